@@ -1,0 +1,3 @@
+//! The FerryMQ server binary.
+
+fn main() {}
