@@ -1,0 +1,211 @@
+//! A message: address, properties and body, immutable, shared by reference count from the socket's read
+//! buffer to the last write. In the common case all of it is one slice of that buffer.
+
+use crate::properties::Facts;
+use bytes::Bytes;
+use std::ops::Range;
+
+/// A message as it was published. What queues add to it (order, expiry, counters) stands in their
+/// entries.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Address, properties and the first part of the body, in this order, other octets in between.
+    bytes: Bytes,
+    address: u32,
+    exchange_len: u8,
+    key_len: u8,
+    properties: Range<u32>,
+    body: Range<u32>,
+    /// The parts of the body after the first one.
+    rest: Vec<Bytes>,
+    body_len: u64,
+    /// Asked for by the publisher; whether a queue keeps it is the queue's matter.
+    pub persistent: bool,
+    pub priority: Option<u8>,
+    /// The message's own time to live in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// The death history in the headers was written by this broker and may be continued. One that a
+    /// publisher sent is an ordinary header.
+    pub deaths_known: bool,
+}
+
+/// Where the parts of a message lie in one buffer.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Start of the address: exchange and routing key, each behind its length octet, adjacent.
+    pub address: usize,
+    pub properties: Range<usize>,
+    pub body: Range<usize>,
+}
+
+fn narrow(range: &Range<usize>) -> Range<u32> {
+    let octets = "a message's buffer is smaller than 4 GiB";
+    u32::try_from(range.start).expect(octets)..u32::try_from(range.end).expect(octets)
+}
+
+impl Message {
+    /// A message whose parts lie in `bytes` as `layout` says; `rest` holds further parts of the body.
+    /// `facts` must come from the same properties. `ttl_ms` is the publisher's expiration, decoded.
+    ///
+    /// # Panics
+    /// When the layout points outside of the buffer: the doors have checked it.
+    pub fn within(bytes: Bytes, layout: &Layout, rest: Vec<Bytes>, facts: &Facts<'_>) -> Self {
+        let exchange_len = bytes[layout.address];
+        let key_at = layout.address + 1 + usize::from(exchange_len);
+        let key_len = bytes[key_at];
+        assert!(key_at + 1 + usize::from(key_len) <= bytes.len());
+        assert!(layout.properties.end <= bytes.len() && layout.body.end <= bytes.len());
+        let body_len =
+            layout.body.len() as u64 + rest.iter().map(|it| it.len() as u64).sum::<u64>();
+        Self {
+            address: narrow(&(layout.address..key_at)).start,
+            exchange_len,
+            key_len,
+            properties: narrow(&layout.properties),
+            body: narrow(&layout.body),
+            rest,
+            body_len,
+            persistent: facts.persistent,
+            priority: facts.priority,
+            ttl_ms: facts.expiration.and_then(|it| it.parse().ok()),
+            deaths_known: false,
+            bytes,
+        }
+    }
+
+    /// A message with a buffer of its own. Properties must be encoded and checked.
+    pub fn new(exchange: &str, routing_key: &str, properties: &[u8], body: &[u8]) -> Self {
+        Self::joined(exchange, routing_key, properties, std::iter::once(body))
+    }
+
+    fn joined<'a>(
+        exchange: &str,
+        routing_key: &str,
+        properties: &[u8],
+        body: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Self {
+        let address_len = 2 + exchange.len() + routing_key.len();
+        let body_len: usize = body.clone().map(<[u8]>::len).sum();
+        let mut buffer = Vec::with_capacity(address_len + properties.len() + body_len);
+        for name in [exchange, routing_key] {
+            buffer.push(u8::try_from(name.len()).expect("a name has at most 255 octets"));
+            buffer.extend_from_slice(name.as_bytes());
+        }
+        buffer.extend_from_slice(properties);
+        body.for_each(|it| buffer.extend_from_slice(it));
+        let layout = Layout {
+            address: 0,
+            properties: address_len..address_len + properties.len(),
+            body: address_len + properties.len()..buffer.len(),
+        };
+        let facts = Facts::parse(properties).unwrap_or_default();
+        Self::within(Bytes::from(buffer), &layout, Vec::new(), &facts)
+    }
+
+    /// The same message in a buffer of its own, so that a small one that stays does not hold the whole
+    /// read buffer it came in.
+    pub fn detached(&self) -> Self {
+        let mut copy =
+            Self::joined(self.exchange(), self.routing_key(), self.properties(), self.body_parts());
+        copy.persistent = self.persistent;
+        copy.priority = self.priority;
+        copy.ttl_ms = self.ttl_ms;
+        copy.deaths_known = self.deaths_known;
+        copy
+    }
+
+    /// The same body under another address and other properties.
+    pub fn readdressed(&self, exchange: &str, routing_key: &str, properties: &[u8]) -> Self {
+        Self::joined(exchange, routing_key, properties, self.body_parts())
+    }
+
+    fn text(&self, start: usize, length: u8) -> &str {
+        let octets = &self.bytes[start..start + usize::from(length)];
+        std::str::from_utf8(octets).expect("the doors let in names of UTF-8 only")
+    }
+
+    pub fn exchange(&self) -> &str {
+        self.text(self.address as usize + 1, self.exchange_len)
+    }
+
+    pub fn routing_key(&self) -> &str {
+        self.text(self.address as usize + 2 + usize::from(self.exchange_len), self.key_len)
+    }
+
+    /// Exchange and routing key as encoded, each behind its length octet.
+    pub fn address(&self) -> &[u8] {
+        let start = self.address as usize;
+        &self.bytes[start..start + 2 + usize::from(self.exchange_len) + usize::from(self.key_len)]
+    }
+
+    /// The encoded properties.
+    pub fn properties(&self) -> &[u8] {
+        &self.bytes[self.properties.start as usize..self.properties.end as usize]
+    }
+
+    /// What the broker must know of the properties.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts::parse(self.properties()).unwrap_or_default()
+    }
+
+    /// Octets of the body.
+    pub fn body_len(&self) -> u64 {
+        self.body_len
+    }
+
+    /// Octets of address, properties and body: what the message costs in memory and on disk.
+    pub fn size(&self) -> u64 {
+        (self.address().len() + self.properties().len()) as u64 + self.body_len
+    }
+
+    /// The first part of the body; all of it in the common case.
+    pub fn first_body_part(&self) -> &[u8] {
+        &self.bytes[self.body.start as usize..self.body.end as usize]
+    }
+
+    /// The parts of the body in order.
+    pub fn body_parts(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        std::iter::once(self.first_body_part()).chain(self.rest.iter().map(|it| &it[..]))
+    }
+
+    /// The parts of the body as shared slices, for a write that outlives the message.
+    pub fn shared_body_parts(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let first = self.bytes.slice(self.body.start as usize..self.body.end as usize);
+        std::iter::once(first).chain(self.rest.iter().cloned())
+    }
+
+    /// The whole body, joined; for tests and rare paths.
+    pub fn body(&self) -> Vec<u8> {
+        self.body_parts().flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::properties::Properties;
+
+    #[test]
+    fn parts_are_found_in_a_buffer_with_other_octets_between() {
+        let properties = Properties { delivery_mode: Some(2), ..Properties::default() }.encoded();
+        let mut buffer = b"xx\x02ex\x03keyYY".to_vec();
+        let start = buffer.len();
+        buffer.extend_from_slice(&properties);
+        let middle = buffer.len();
+        buffer.extend_from_slice(b"Zbody");
+        let end = buffer.len();
+        let layout = Layout { address: 2, properties: start..middle, body: middle + 1..end };
+        let facts = Facts::parse(&properties).expect("good");
+        let rest = vec![Bytes::from_static(b"more")];
+        let message = Message::within(Bytes::from(buffer), &layout, rest, &facts);
+        assert_eq!((message.exchange(), message.routing_key()), ("ex", "key"));
+        assert_eq!(message.address(), b"\x02ex\x03key");
+        assert_eq!(message.body(), b"bodymore");
+        assert_eq!(message.body_len(), 8);
+        assert!(message.persistent);
+        let copy = message.detached();
+        assert_eq!((copy.address(), copy.properties()), (message.address(), message.properties()));
+        assert_eq!(copy.body(), b"bodymore");
+        assert_eq!(copy.size(), message.size());
+    }
+}
