@@ -26,6 +26,8 @@ pub struct Enqueue {
     /// The budget has room to keep the body in memory while the message waits. Without room a message
     /// with a place is let go unless it can be delivered at once.
     pub room: bool,
+    /// It arrives marked redelivered (a dead letter after a rejection).
+    pub redelivered: bool,
 }
 
 /// A new consumer.

@@ -27,6 +27,8 @@ pub struct Message {
     /// The death history in the headers was written by this broker and may be continued. One that a
     /// publisher sent is an ordinary header.
     pub deaths_known: bool,
+    /// No headers, user id, reply address or expiration: nothing of the properties needs a second look.
+    pub plain: bool,
 }
 
 /// Where the parts of a message lie in one buffer.
@@ -69,6 +71,10 @@ impl Message {
             priority: facts.priority,
             ttl_ms: facts.expiration.and_then(|it| it.parse().ok()),
             deaths_known: false,
+            plain: facts.headers.is_none()
+                && facts.user_id.is_none()
+                && facts.reply_to.is_none()
+                && facts.expiration.is_none(),
             bytes,
         }
     }
