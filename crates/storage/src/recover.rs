@@ -1,0 +1,341 @@
+//! Opening a folder: find the end of the log by its records alone, set bad bytes aside, make the
+//! unproven tail durable. Nothing is deleted.
+
+use crate::disk::{Disk, is_full};
+use crate::error::{Damage, OpenError};
+use crate::frame;
+use crate::inventory::{Found, Inventory, inventory, io_error, read_segment};
+use crate::position::{Position, Record, SegmentId};
+use crate::recovery::{Missing, Quarantined, Recovery};
+use crate::scan::{Ended, Image, Scanner};
+use crate::segment::{
+    FIRST, FORMAT, List, Segment, SegmentHeader, encode_header, list_size, scratch_name,
+    segment_name,
+};
+
+/// A folder after recovery, ready to be appended to.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// All segments with records, the active one last.
+    pub(crate) segments: Vec<Segment>,
+    /// Does the last of `segments` go on, or must a new one begin?
+    pub(crate) active: bool,
+    /// Empty segments, in order.
+    pub(crate) ready: Vec<Segment>,
+    /// Retired, and the file is still there.
+    pub(crate) retired: Vec<SegmentId>,
+    pub(crate) sequence: u64,
+    /// The first segment number that was never used.
+    pub(crate) next: u32,
+    pub(crate) report: Recovery,
+}
+
+/// Recovers the folder. `trusted` logs were never synced and have nothing to be made durable.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<Recovered, OpenError> {
+    let found = inventory(disk)?;
+    let mut image = Vec::new();
+    let last = last_begun(disk, &found, &mut image)?;
+    let mut scanner = Scanner::new(visit);
+    let mut segments = Vec::new();
+    let mut ready = Vec::new();
+    let mut tail = None;
+    for file in &found.segments {
+        if file.id > last {
+            // An empty segment whose header is damaged cannot be used; it is left where it is.
+            if matches!(file.header, SegmentHeader::Good { .. }) {
+                ready.push(file.segment(None, &[]));
+            }
+            continue;
+        }
+        let is_last = file.id == last;
+        let (segment, ended) = scan_one(disk, &found, file, is_last, &mut image, &mut scanner)?;
+        segments.push(segment);
+        tail = is_last.then_some((segment, ended));
+    }
+    scanner.cut_unit();
+    report_absent(&found, &mut scanner);
+    let fresh = found.segments.is_empty() && found.lists_present == 0;
+    let mut report = std::mem::take(&mut scanner.recovery);
+    report.orderly |= fresh || report.records == 0 && scanner.proven == Position::default();
+    report.manifest_rebuilt = !fresh && lists_damaged(&found, &report);
+    report.foreign.clone_from(&found.foreign);
+    report.end = segments
+        .last()
+        .map_or(Position::default(), |segment: &Segment| Position::new(segment.id, segment.end));
+    clear_scratch(disk, &found)?;
+    set_aside(disk, &mut report, &mut segments)?;
+    let mut active = tail.is_some_and(|(_, ended)| !ended.footer);
+    if let Some((segment, ended)) = tail
+        && !ended.footer
+        && needs_rewriting(&report, scanner.proven, ended)
+    {
+        let rewritten = rewrite(disk, &image, segment, ended, &mut ready)?;
+        active = rewritten.capacity > 0;
+        segments.pop();
+        segments.push(rewritten);
+        report.rewritten = true;
+    }
+    let highest = found.segments.last().map_or(0, |file| file.id.0);
+    let listed = found.list.as_ref().map_or(0, |list| list.active.0);
+    let retired = scanner.retired;
+    Ok(Recovered {
+        retired: segments.iter().map(|s| s.id).filter(|id| retired.contains(id)).collect(),
+        active,
+        segments,
+        ready,
+        sequence: found.list.as_ref().map_or(0, |list| list.sequence),
+        next: highest.max(listed) + 1,
+        report,
+    })
+}
+
+fn lists_damaged(found: &Inventory, report: &Recovery) -> bool {
+    // A crash may tear the manifest that was just being written, never both and never the names.
+    found.list.is_none()
+        && (report.records > 0 || !found.segments.is_empty() && found.lists_present > 0)
+        || !found.lists_whole && report.orderly && report.records > 0
+        || found.lists_present == 1 && report.records > 0
+}
+
+/// The last segment that may hold records; those after it were prepared and never begun.
+fn last_begun(
+    disk: &dyn Disk,
+    found: &Inventory,
+    image: &mut Vec<u8>,
+) -> Result<SegmentId, OpenError> {
+    if found.lists_whole
+        && let Some(list) = &found.list
+    {
+        return Ok(list.active);
+    }
+    for file in found.segments.iter().rev() {
+        let name = segment_name(file.id);
+        read_segment(disk, file, false, image).map_err(io_error("read", &name))?;
+        let segment = file.segment(found.list.as_ref(), image);
+        if frame::next_good(image, segment.id, segment.salt, FIRST as usize).is_some() {
+            return Ok(file.id);
+        }
+    }
+    Ok(found.segments.first().map_or(SegmentId(0), |file| file.id))
+}
+
+fn scan_one(
+    disk: &dyn Disk,
+    found: &Inventory,
+    file: &Found,
+    is_last: bool,
+    image: &mut Vec<u8>,
+    scanner: &mut Scanner<'_>,
+) -> Result<(Segment, Ended), OpenError> {
+    let name = segment_name(file.id);
+    let whole = match read_segment(disk, file, is_last, image) {
+        Ok(whole) => whole,
+        Err(_) => {
+            image.clear();
+            image.resize(file.file_bytes as usize, 0);
+            false
+        }
+    };
+    let list = found.list.as_ref();
+    let mut segment = file.segment(list, image);
+    let listed = list.and_then(|list| list.sealed.iter().find(|entry| entry.id == file.id));
+    if file.header == SegmentHeader::Bad {
+        scanner.recovery.quarantined.push(Quarantined {
+            segment: file.id,
+            offset: 0,
+            bytes: FIRST.min(segment.capacity),
+            kind: None,
+            reason: if whole { Damage::SegmentHeader } else { Damage::Unreadable },
+            torn: false,
+            copied: false,
+        });
+    }
+    let ended = scanner
+        .scan(&Image {
+            id: file.id,
+            salt: segment.salt,
+            bytes: image,
+            sealed: !is_last,
+            recycled: segment.recycled,
+            known_end: listed.map(|entry| entry.end),
+        })
+        .map_err(|newer| OpenError::NewerFormat {
+            file: name,
+            version: u16::from(newer.0),
+            known: FORMAT,
+        })?;
+    segment.end = ended.end;
+    segment.sealed = !is_last || ended.footer;
+    segment.kept = !whole;
+    Ok((segment, ended))
+}
+
+/// Reports segments that the newest list names, that were not retired since, and that are gone.
+fn report_absent(found: &Inventory, scanner: &mut Scanner<'_>) {
+    let Some(list) = found.list.as_ref().or(scanner.footer.as_ref()) else { return };
+    let here = |id: SegmentId| found.segments.iter().any(|file| file.id == id);
+    let mut missing = Vec::new();
+    for entry in &list.sealed {
+        if !here(entry.id) && !scanner.retired.contains(&entry.id) {
+            let from = Position::new(entry.id, FIRST);
+            missing.push(Missing { from, to: Position::new(entry.id, entry.end) });
+        }
+    }
+    let active = list.active;
+    if found.list.is_some() && !here(active) && !scanner.retired.contains(&active) {
+        let from = Position::new(active, FIRST);
+        missing.push(Missing { from, to: Position::new(SegmentId(active.0 + 1), 0) });
+    }
+    scanner.recovery.missing.extend(missing);
+    scanner.recovery.missing.sort_unstable_by_key(|range| range.from);
+}
+
+fn clear_scratch(disk: &dyn Disk, found: &Inventory) -> Result<(), OpenError> {
+    for name in &found.scratch {
+        disk.remove(name).map_err(io_error("remove", name))?;
+    }
+    if !found.scratch.is_empty() {
+        disk.sync_dir("").map_err(io_error("sync", ""))?;
+    }
+    Ok(())
+}
+
+/// Copies bad bytes to `quarantine/`. Where that fails the segment is kept instead.
+fn set_aside(
+    disk: &dyn Disk,
+    report: &mut Recovery,
+    segments: &mut [Segment],
+) -> Result<(), OpenError> {
+    for range in &mut report.quarantined {
+        match copy_aside(disk, range) {
+            Ok(()) => range.copied = true,
+            Err(_) => {
+                for segment in segments.iter_mut().filter(|s| s.id == range.segment) {
+                    segment.kept = true;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes one quarantine file, unless an earlier start did.
+pub(crate) fn copy_aside(disk: &dyn Disk, range: &Quarantined) -> std::io::Result<()> {
+    const FOLDER: &str = "quarantine";
+    let name = format!("{FOLDER}/{}-{}-{}.rec", range.segment, range.offset, range.bytes);
+    let source = disk.open(&segment_name(range.segment))?;
+    let mut bytes = vec![0; range.bytes as usize];
+    let count = source.read_at(&mut bytes, u64::from(range.offset))?;
+    bytes.truncate(count);
+    let target = match disk.open(&name) {
+        Ok(file) => file,
+        Err(_) => {
+            disk.create_dir(FOLDER)?;
+            disk.create(&name)?
+        }
+    };
+    target.write_at(&bytes, 0)?;
+    target.sync_data()?;
+    disk.sync_dir(FOLDER)?;
+    disk.sync_dir("")
+}
+
+fn needs_rewriting(report: &Recovery, proven: Position, ended: Ended) -> bool {
+    ended.torn_end > ended.end || !report.orderly && report.end > proven
+}
+
+/// Writes the active segment again, up to its end, into a new file of the same number, and syncs
+/// it: what was read may have been in the page cache only, or on a device that failed a sync.
+///
+/// The copy is as short as it can be, so the log goes on in the next segment. Where there is no
+/// room for it, a segment that was prepared gives its file; where there is none, the bytes are
+/// written again in place.
+fn rewrite(
+    disk: &dyn Disk,
+    image: &[u8],
+    segment: Segment,
+    ended: Ended,
+    ready: &mut Vec<Segment>,
+) -> Result<Segment, OpenError> {
+    let scratch = scratch_name(segment.id.0);
+    let name = segment_name(segment.id);
+    match copy(disk, image, segment, &scratch) {
+        Ok(copied) => {
+            disk.rename(&scratch, &name).map_err(io_error("rename", &scratch))?;
+            disk.sync_dir("").map_err(io_error("sync", ""))?;
+            return Ok(copied);
+        }
+        Err(error) if is_full(&error) => {
+            if disk.remove(&scratch).is_ok() {
+                disk.sync_dir("").map_err(io_error("sync", ""))?;
+            }
+        }
+        Err(error) => return Err(io_error("write", &scratch)(error)),
+    }
+    let fits = |spare: &Segment| spare.capacity > segment.end;
+    if let Some(spare) = ready.last().copied().filter(fits) {
+        ready.pop();
+        let spare_name = segment_name(spare.id);
+        disk.rename(&spare_name, &scratch).map_err(io_error("rename", &spare_name))?;
+        disk.sync_dir("").map_err(io_error("sync", ""))?;
+        let taken = Segment { capacity: spare.capacity, recycled: spare.recycled, ..segment };
+        write_copy(disk, image, taken, &scratch).map_err(io_error("write", &scratch))?;
+        disk.rename(&scratch, &name).map_err(io_error("rename", &scratch))?;
+        disk.sync_dir("").map_err(io_error("sync", ""))?;
+        return Ok(taken);
+    }
+    let mut again = image[..segment.end as usize].to_vec();
+    again.resize(ended.torn_end.max(segment.end) as usize, 0);
+    let file = disk.open(&name).map_err(io_error("open", &name))?;
+    file.write_at(&again, 0).map_err(io_error("write", &name))?;
+    file.sync_data().map_err(io_error("sync", &name))?;
+    Ok(segment)
+}
+
+fn copy(
+    disk: &dyn Disk,
+    image: &[u8],
+    segment: Segment,
+    scratch: &str,
+) -> std::io::Result<Segment> {
+    let room = list_size(4096) as u32;
+    let capacity = segment.end.saturating_add(room).min(segment.capacity.max(segment.end + 4096));
+    let file = disk.create(scratch)?;
+    file.allocate(u64::from(capacity))?;
+    let zeros = vec![0; (capacity - segment.end) as usize];
+    file.write_at(&zeros, u64::from(segment.end))?;
+    let short = Segment { capacity, recycled: false, ..segment };
+    write_copy(disk, image, short, scratch)?;
+    Ok(short)
+}
+
+fn write_copy(
+    disk: &dyn Disk,
+    image: &[u8],
+    segment: Segment,
+    scratch: &str,
+) -> std::io::Result<()> {
+    let file = disk.open(scratch)?;
+    file.write_at(&encode_header(&segment), 0)?;
+    if segment.end > FIRST {
+        file.write_at(&image[FIRST as usize..segment.end as usize], u64::from(FIRST))?;
+    }
+    file.sync_data()
+}
+
+/// The list of segments as it stands.
+pub(crate) fn list_of<'a>(
+    sequence: u64,
+    active: SegmentId,
+    segments: impl Iterator<Item = &'a Segment>,
+) -> List {
+    use crate::segment::Listed;
+    let sealed = segments
+        .filter(|segment| segment.sealed && segment.id < active)
+        .map(|segment| Listed { id: segment.id, salt: segment.salt, end: segment.end })
+        .collect();
+    List { sequence, active, sealed }
+}
