@@ -1,1 +1,9 @@
-//! To be written.
+//! AMQP 0-9-1: octets in, requests out; notices in, octets out. Pure: sockets, clocks and random
+//! numbers are handed in by who owns them.
+
+pub mod secret;
+pub mod config;
+pub mod method;
+pub mod frame;
+pub mod output;
+pub mod reply;
