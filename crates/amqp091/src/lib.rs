@@ -7,3 +7,6 @@ pub mod method;
 pub mod frame;
 pub mod output;
 pub mod reply;
+pub mod auth;
+pub mod handshake;
+pub mod fuzzing;
