@@ -1,8 +1,9 @@
 //! What can happen to a queue.
 
+use crate::record::MessageFacts;
 use model::{
     ChannelId, ConsumerNumber, EntryId, LogPosition, Message, Outcome, QueuePolicy, SessionId,
-    request::SharedCredit,
+    Timestamp, request::SharedCredit,
 };
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -48,13 +49,30 @@ pub struct Subscriber {
     pub timeout_ms: Option<u64>,
 }
 
+/// A message that the log holds, put back by recovery.
+#[derive(Clone, Copy, Debug)]
+pub struct Restored {
+    pub place: Place,
+    /// The position under which it first arrived; the order of the queue.
+    pub origin: LogPosition,
+    /// Octets of its body, or the nearest that is known without reading it.
+    pub size: u64,
+    pub facts: MessageFacts,
+    pub arrived: Timestamp,
+    pub redelivered: bool,
+    pub acquired: u32,
+    pub failed: u32,
+}
+
 #[derive(Clone, Debug)]
 pub enum Command {
     Enqueue(Enqueue),
     Subscribe(Subscriber),
-    /// What it holds stays unsettled.
+    /// What it holds stays unsettled. Answered by `Notice::Unsubscribed`, also when the consumer has
+    /// ended already.
     Unsubscribe {
         session: SessionId,
+        channel: ChannelId,
         consumer: ConsumerNumber,
     },
     /// Octets of its deliveries have left; it may get as many again.
@@ -106,6 +124,11 @@ pub enum Command {
     Touch,
     /// Time has passed.
     Tick,
+    /// The session has ended: its consumers go, what it held comes back as failed, its fetches are
+    /// forgotten. Nothing is answered.
+    EndSession {
+        session: SessionId,
+    },
     /// The queue goes: consumers are told, nothing is settled.
     Close,
 }

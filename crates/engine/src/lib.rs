@@ -4,7 +4,14 @@
 pub mod record;
 pub mod command;
 pub mod effect;
+mod entry;
+mod ready;
+mod unsettled;
+mod delayed;
+mod consumers;
+mod queue;
 
-pub use command::{Command, Enqueue, Place, Subscriber};
+pub use command::{Command, Enqueue, Place, Restored, Subscriber};
 pub use effect::{DeathReason, Effect};
+pub use queue::{Depth, EntryState, Queue};
 pub use record::Record;

@@ -1,0 +1,108 @@
+//! What time does to a queue: messages expire, rests end, deliveries become overdue, the lease runs
+//! out. The times kept here are lower bounds, so that a command looks at nothing that is not due.
+
+use super::{END_OF_TIME, Queue};
+use crate::{
+    consumers::Consumer,
+    effect::{DeathReason, Effect},
+};
+use model::Timestamp;
+
+impl Queue {
+    /// Nothing happens before this time, but for the lease.
+    pub(super) fn next_due(&self) -> Timestamp {
+        let rested = self.delayed.next_due().unwrap_or(END_OF_TIME);
+        self.expiry_due.min(self.overdue_due).min(rested)
+    }
+
+    pub(super) fn pass_time(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        while let Some(item) = self.delayed.pop_due(now) {
+            self.put_ready(item);
+        }
+        self.cancel_overdue(now, effects);
+        self.come_to_rest(now, effects);
+    }
+
+    /// Takes note of the messages at the ends of a level, where they expire.
+    pub(super) fn watch(&mut self, level: u8) {
+        let ttl_ms = self.policy.ttl_ms;
+        let back = self.ready.back(level).filter(|_| self.ready.is_lifo());
+        for end in self.ready.front(level).into_iter().chain(back) {
+            if let Some(deadline) = self.ready.deadline(end, ttl_ms) {
+                self.expiry_due = self.expiry_due.min(deadline);
+            }
+        }
+    }
+
+    /// Buries what is past its time at either end of each level: at the one because it is the oldest,
+    /// at the other because it would be delivered next.
+    pub(super) fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if now < self.expiry_due {
+            return;
+        }
+        self.expiry_due = END_OF_TIME;
+        let ttl_ms = self.policy.ttl_ms;
+        let is_lifo = self.ready.is_lifo();
+        for level in self.ready.occupied_levels() {
+            loop {
+                let is_over = |it| self.ready.deadline(it, ttl_ms).is_some_and(|it| it <= now);
+                let expired = if self.ready.front(level).is_some_and(is_over) {
+                    self.ready.pop_front(level)
+                } else if is_lifo && self.ready.back(level).is_some_and(is_over) {
+                    self.ready.pop_back(level)
+                } else {
+                    break;
+                };
+                let Some(item) = expired else { break };
+                self.bury(item, DeathReason::Expired, false, effects);
+            }
+            self.watch(level);
+        }
+    }
+
+    /// The time that a delivery may take this consumer. Milliseconds.
+    pub(super) fn timeout_ms(&self, consumer: &Consumer) -> Option<u64> {
+        consumer.timeout_ms.or(self.policy.consumer_timeout_ms).filter(|it| 0 < *it)
+    }
+
+    fn cancel_overdue(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if now < self.overdue_due {
+            return;
+        }
+        self.overdue_due = END_OF_TIME;
+        for slot in self.consumers.slots() {
+            let consumer = self.consumers.get(slot);
+            let oldest = self.unsettled.oldest(consumer.holder);
+            if let (Some(timeout_ms), Some(oldest)) = (self.timeout_ms(consumer), oldest) {
+                let due = oldest.plus_ms(timeout_ms);
+                if due <= now {
+                    self.cancel(slot, now, effects);
+                } else {
+                    self.overdue_due = self.overdue_due.min(due);
+                }
+            }
+        }
+    }
+
+    fn lease_end(&self) -> Option<Timestamp> {
+        let is_unused = self.consumers.len() == 0 && !self.is_lease_over;
+        let expires_ms = self.policy.expires_ms.filter(|_| is_unused)?;
+        Some(self.used.plus_ms(expires_ms))
+    }
+
+    pub(super) fn end_lease(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.lease_end().is_some_and(|it| it <= now) {
+            self.is_lease_over = true;
+            effects.push(Effect::Expired);
+        }
+    }
+
+    /// Asks for a tick when the next thing is due, unless an earlier one is on its way.
+    pub(super) fn wish_tick(&mut self, effects: &mut Vec<Effect>) {
+        let due = self.next_due().min(self.lease_end().unwrap_or(END_OF_TIME));
+        if due < self.wake_at.unwrap_or(END_OF_TIME) {
+            self.wake_at = Some(due);
+            effects.push(Effect::WakeAt(due));
+        }
+    }
+}
