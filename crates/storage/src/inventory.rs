@@ -31,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) id: SegmentId,
     pub(crate) file_bytes: u64,
     pub(crate) header: SegmentHeader,
+    /// Its first record is there and good.
+    pub(crate) begun: bool,
 }
 
 pub(crate) fn io_error(action: &'static str, file: &str) -> impl FnOnce(io::Error) -> OpenError {
@@ -70,7 +72,7 @@ pub(crate) fn inventory(disk: &dyn Disk) -> Result<Inventory, OpenError> {
 fn look(disk: &dyn Disk, name: &str, id: SegmentId) -> Result<Found, OpenError> {
     let file = disk.open(name).map_err(io_error("open", name))?;
     let file_bytes = file.bytes().map_err(io_error("measure", name))?;
-    let mut head = [0; FIRST as usize];
+    let mut head = [0; FIRST as usize + 64];
     // A segment that cannot be read is damage, not a reason to refuse the folder.
     let read = file.read_at(&mut head, 0).unwrap_or(0);
     let header = match decode_header(&head[..read]) {
@@ -78,7 +80,14 @@ fn look(disk: &dyn Disk, name: &str, id: SegmentId) -> Result<Found, OpenError> 
         SegmentHeader::Good { id: named, .. } if named != id => SegmentHeader::Bad,
         header => header,
     };
-    Ok(Found { id, file_bytes, header })
+    let begun = match header {
+        SegmentHeader::Good { salt, .. } => {
+            let first = frame::check(&head[..read], id, salt, FIRST as usize);
+            matches!(first, frame::Checked::Good { .. })
+        }
+        _ => false,
+    };
+    Ok(Found { id, file_bytes, header, begun })
 }
 
 fn read_list(disk: &dyn Disk, name: &str) -> Result<Option<List>, OpenError> {

@@ -17,7 +17,7 @@ use crate::recover::{Recovered, copy_aside, recover};
 use crate::recovery::{Quarantined, Recovery};
 use crate::scan::{Image, Scanner};
 use crate::segment::{FIRST, SegmentHeader, segment_name};
-use crate::spares::Spares;
+use crate::spares::{Spares, Trouble};
 use crate::table::{SegmentInfo, Table};
 use crate::tail::{Chunk, Tail};
 
@@ -196,13 +196,18 @@ impl Log {
         }
     }
 
+    /// Keeps the first failure and returns it.
     fn poison(&self, action: &'static str, file: &str, offset: u64, error: io::Error) -> LogError {
         let durable = self.durable();
         let failure = Failure { action, file: file.to_owned(), offset, error, durable };
-        let first = self.failure.get_or_init(|| Arc::new(failure)).clone();
-        let _tail = self.tail.lock();
-        self.room.notify_all();
-        LogError::Poisoned(first)
+        LogError::Poisoned(self.failure.get_or_init(|| Arc::new(failure)).clone())
+    }
+
+    fn poison_by(&self, trouble: Trouble) -> LogError {
+        match trouble {
+            Trouble::Full => LogError::NoSpace { bytes: 0 },
+            Trouble::Failed { action, file, error } => self.poison(action, &file, 0, error),
+        }
     }
 
     /// The log thread's step: writes all that is appended and, if `sync`, makes it durable.
@@ -212,6 +217,20 @@ impl Log {
     /// The first failed write or sync poisons the log: this and every later call of `flush` and
     /// `begin` return that first failure, and [`Log::durable`] never moves again.
     pub fn flush(&self, sync: bool) -> Result<Position, LogError> {
+        let result = self.flush_once(sync);
+        if result.is_err() {
+            self.wake_appenders();
+        }
+        result
+    }
+
+    /// Under the lock, so that nobody begins to wait between looking and waiting.
+    fn wake_appenders(&self) {
+        let _tail = self.tail.lock();
+        self.room.notify_all();
+    }
+
+    fn flush_once(&self, sync: bool) -> Result<Position, LogError> {
         let mut flusher = self.flusher.lock();
         self.check()?;
         let (chunks, end) = {
@@ -263,7 +282,8 @@ impl Log {
     }
 
     /// Before the first byte of a segment is written, the one before it is durable and a manifest
-    /// says so.
+    /// says so. The durable position moves at the end of the flush only: here it could lie inside a
+    /// unit, of which recovery would show nothing.
     fn enter(&self, flusher: &mut Flusher, chunk: &Chunk) -> Result<(), LogError> {
         if !self.options.sync {
             return Ok(());
@@ -272,7 +292,6 @@ impl Log {
         if chunk.offset == FIRST {
             self.manifests.enter(chunk.segment);
             self.write_manifest()?;
-            self.durable.fetch_max(Position::new(chunk.segment, FIRST).0, Ordering::AcqRel);
         }
         Ok(())
     }
@@ -378,7 +397,7 @@ impl Log {
         let at = Position::new(id, FIRST);
         let segment = self.table.get(id).ok_or(ReadError::Absent(at))?;
         let header = SegmentHeader::Bad;
-        let found = Found { id, file_bytes: u64::from(segment.capacity), header };
+        let found = Found { id, file_bytes: u64::from(segment.capacity), header, begun: true };
         let mut image = Vec::new();
         read_segment(&*self.disk, &found, false, &mut image)
             .map_err(|error| ReadError::Io { position: at, error: Arc::new(error) })?;
@@ -444,8 +463,13 @@ impl Log {
     pub fn prepare(&self) -> Result<Space, LogError> {
         self.check()?;
         self.quarantine_suspects();
-        self.drop_retired()?;
-        self.spares.prepare().map_err(|error| self.poison("prepare", "a segment", 0, error))
+        let result = self
+            .drop_retired()
+            .and_then(|()| self.spares.prepare().map_err(|trouble| self.poison_by(trouble)));
+        if result.is_err() {
+            self.wake_appenders();
+        }
+        result
     }
 
     /// Would another call of [`Log::prepare`] find something to do?
@@ -487,9 +511,7 @@ impl Log {
             }
             self.retiring.lock().retain(|retiring| retiring.id != due.id);
             self.tail.lock().sealed_count = self.table.sealed_count();
-            self.spares
-                .recycle(segment)
-                .map_err(|error| self.poison("recycle", &segment_name(due.id), 0, error))?;
+            self.spares.recycle(segment).map_err(|trouble| self.poison_by(trouble))?;
         }
     }
 

@@ -11,8 +11,8 @@ use crate::position::SegmentId;
 use crate::segment::MANIFESTS;
 use crate::table::Table;
 
-/// Room for about 4,000 segments; reserved when the files are made.
-const RESERVED_BYTES: usize = 64 << 10;
+/// Room for about 1,000 segments; reserved when the files are made.
+const RESERVED_BYTES: usize = 16 << 10;
 
 struct State {
     sequence: u64,

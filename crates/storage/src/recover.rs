@@ -30,7 +30,7 @@ pub(crate) struct Recovered {
     pub(crate) report: Recovery,
 }
 
-/// Recovers the folder. `trusted` logs were never synced and have nothing to be made durable.
+/// Recovers the folder; `visit` sees each good record once, in order.
 pub(crate) fn recover(
     disk: &dyn Disk,
     visit: &mut dyn FnMut(Record<'_>),
@@ -59,8 +59,8 @@ pub(crate) fn recover(
     report_absent(&found, &mut scanner);
     let fresh = found.segments.is_empty() && found.lists_present == 0;
     let mut report = std::mem::take(&mut scanner.recovery);
-    report.orderly |= fresh || report.records == 0 && scanner.proven == Position::default();
-    report.manifest_rebuilt = !fresh && lists_damaged(&found, &report);
+    report.orderly |= fresh || report.records == 0 && !report.has_damage();
+    report.manifest_rebuilt = lists_damaged(&found, &report);
     report.foreign.clone_from(&found.foreign);
     report.end = segments
         .last()
@@ -92,12 +92,11 @@ pub(crate) fn recover(
     })
 }
 
+/// Both manifests are in place before the first record is. A crash may tear the one that was just
+/// being written, never both and never their names.
 fn lists_damaged(found: &Inventory, report: &Recovery) -> bool {
-    // A crash may tear the manifest that was just being written, never both and never the names.
-    found.list.is_none()
-        && (report.records > 0 || !found.segments.is_empty() && found.lists_present > 0)
-        || !found.lists_whole && report.orderly && report.records > 0
-        || found.lists_present == 1 && report.records > 0
+    let torn = !found.lists_whole && !report.orderly && found.list.is_some();
+    report.records > 0 && (found.lists_present < 2 || !found.lists_whole && !torn)
 }
 
 /// The last segment that may hold records; those after it were prepared and never begun.
@@ -109,7 +108,9 @@ fn last_begun(
     if found.lists_whole
         && let Some(list) = &found.list
     {
-        return Ok(list.active);
+        // On a full disk the manifest may be older than the last segment.
+        let begun = found.segments.iter().rev().find(|file| file.begun);
+        return Ok(begun.map_or(list.active, |file| file.id.max(list.active)));
     }
     for file in found.segments.iter().rev() {
         let name = segment_name(file.id);

@@ -9,11 +9,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, is_full};
-use crate::options::Space;
+use crate::options::{LogOptions, Space};
 use crate::position::SegmentId;
 use crate::segment::{FIRST, Segment, encode_header, scratch_name, segment_name};
 
 const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// Why a segment could not be prepared.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// No room; nothing is broken.
+    Full,
+    /// A write or sync failed. A sync that reports a full disk is a failed sync.
+    Failed { action: &'static str, file: String, error: io::Error },
+}
+
+/// For what only takes space and may be tried again.
+fn reserving<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Trouble + 'a {
+    move |error| {
+        if is_full(&error) { Trouble::Full } else { failed(action, file)(error) }
+    }
+}
+
+fn failed<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Trouble + 'a {
+    move |error| Trouble::Failed { action, file: file.to_owned(), error }
+}
 
 struct Filling {
     name: String,
@@ -48,7 +68,7 @@ impl Spares {
         ready: Vec<Segment>,
         next: u32,
         segment_bytes: u32,
-        options: &crate::options::LogOptions,
+        options: &LogOptions,
     ) -> Self {
         Self {
             disk,
@@ -73,7 +93,7 @@ impl Spares {
 
     /// Takes the next segment, with room for `bytes` bytes. Slow only where none is ready or none
     /// is large enough.
-    pub(crate) fn take(&self, bytes: u32) -> io::Result<Segment> {
+    pub(crate) fn take(&self, bytes: u32) -> Result<Segment, Trouble> {
         let ready = self.queue.lock().pop_front();
         let segment = match ready {
             Some(segment) => segment,
@@ -82,16 +102,14 @@ impl Spares {
         if segment.capacity >= bytes {
             return Ok(segment);
         }
-        match self.extend(segment, bytes) {
-            Ok(larger) => Ok(larger),
-            Err(error) => {
-                self.queue.lock().push_front(segment);
-                Err(error)
-            }
+        let extended = self.extend(segment, bytes);
+        if extended.is_err() {
+            self.queue.lock().push_front(segment);
         }
+        extended
     }
 
-    fn make(&self) -> io::Result<Segment> {
+    fn make(&self) -> Result<Segment, Trouble> {
         loop {
             let mut work = self.work.lock();
             // `prepare` may have finished one while this thread waited for it.
@@ -102,27 +120,28 @@ impl Spares {
         }
     }
 
-    fn extend(&self, segment: Segment, bytes: u32) -> io::Result<Segment> {
-        let file = self.disk.open(&segment_name(segment.id))?;
-        file.allocate(u64::from(bytes))?;
+    fn extend(&self, segment: Segment, bytes: u32) -> Result<Segment, Trouble> {
+        let name = segment_name(segment.id);
+        let file = self.disk.open(&name).map_err(failed("open", &name))?;
+        file.allocate(u64::from(bytes)).map_err(reserving("extend", &name))?;
         if self.sync {
-            fill(&*file, segment.capacity, bytes)?;
-            file.sync_data()?;
+            fill(&*file, segment.capacity, bytes).map_err(reserving("extend", &name))?;
+            file.sync_data().map_err(failed("sync", &name))?;
         }
         Ok(Segment { capacity: bytes, ..segment })
     }
 
-    /// Prepares a little. Errors other than a full disk are returned.
-    pub(crate) fn prepare(&self) -> io::Result<Space> {
+    /// Prepares a little. A full disk is an answer, not an error.
+    pub(crate) fn prepare(&self) -> Result<Space, Trouble> {
         let mut work = self.work.lock();
         if self.wants_more() {
             match self.step(&mut work) {
                 Ok(()) => {}
-                Err(error) if is_full(&error) => {
+                Err(Trouble::Full) => {
                     self.low.store(true, Ordering::Release);
                     return Ok(Space::Low);
                 }
-                Err(error) => return Err(error),
+                Err(failed) => return Err(failed),
             }
         }
         if !self.wants_more() {
@@ -132,46 +151,50 @@ impl Spares {
     }
 
     /// One step of preparing a segment; the last one puts it into the queue.
-    fn step(&self, work: &mut Work) -> io::Result<()> {
+    fn step(&self, work: &mut Work) -> Result<(), Trouble> {
         let mut filling = match work.filling.take() {
             Some(filling) => filling,
             None => self.start(work.next)?,
         };
         let to = self.segment_bytes.min(filling.filled.saturating_add(self.step_bytes));
-        if self.sync
-            && let Err(error) = fill(&*filling.file, filling.filled, to)
-        {
-            if is_full(&error) {
-                self.give_back(&filling.name)?;
-            }
-            return Err(error);
+        let whole = to == self.segment_bytes;
+        let done = self.fill_to(&filling, to).and_then(|()| {
+            if whole { self.activate(work, &filling.name, &*filling.file, false) } else { Ok(()) }
+        });
+        if matches!(done, Err(Trouble::Full)) {
+            self.give_back(&filling.name)?;
         }
-        filling.filled = to;
-        if to < self.segment_bytes {
+        if done.is_ok() && !whole {
+            filling.filled = to;
             work.filling = Some(filling);
+        }
+        done
+    }
+
+    fn start(&self, number: u32) -> Result<Filling, Trouble> {
+        let name = scratch_name(number);
+        let file = self.disk.create(&name).map_err(reserving("create", &name))?;
+        match file.allocate(u64::from(self.segment_bytes)).map_err(reserving("allocate", &name)) {
+            Ok(()) => Ok(Filling { name, file, filled: 0 }),
+            Err(trouble) => {
+                self.give_back(&name)?;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Zeros are synced step by step: one sync of a whole segment would hold up those of the log.
+    fn fill_to(&self, filling: &Filling, to: u32) -> Result<(), Trouble> {
+        if !self.sync {
             return Ok(());
         }
-        self.activate(work, &filling.name, &*filling.file, false)
+        fill(&*filling.file, filling.filled, to).map_err(reserving("fill", &filling.name))?;
+        filling.file.sync_data().map_err(failed("sync", &filling.name))
     }
 
-    fn start(&self, number: u32) -> io::Result<Filling> {
-        let name = scratch_name(number);
-        let file = self.disk.create(&name)?;
-        match file.allocate(u64::from(self.segment_bytes)) {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => {
-                self.give_back(&name)?;
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        }
-        let filled = if self.sync { 0 } else { self.segment_bytes };
-        Ok(Filling { name, file, filled })
-    }
-
-    fn give_back(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)?;
-        self.disk.sync_dir("")
+    fn give_back(&self, name: &str) -> Result<(), Trouble> {
+        self.disk.remove(name).map_err(failed("remove", name))?;
+        self.sync_names()
     }
 
     /// Gives a filled file its header and its name.
@@ -181,47 +204,52 @@ impl Spares {
         name: &str,
         file: &dyn DiskFile,
         recycled: bool,
-    ) -> io::Result<()> {
+    ) -> Result<(), Trouble> {
+        let salt = self.disk.random().map_err(failed("salt", name))? as u32;
         let segment = Segment {
             id: SegmentId(work.next),
-            salt: self.disk.random()? as u32,
+            salt,
             capacity: self.segment_bytes,
             end: FIRST,
             sealed: false,
             recycled,
             kept: false,
         };
-        file.write_at(&encode_header(&segment), 0)?;
+        file.write_at(&encode_header(&segment), 0).map_err(reserving("write", name))?;
         if self.sync {
-            file.sync_data()?;
+            file.sync_data().map_err(failed("sync", name))?;
         }
-        self.disk.rename(name, &segment_name(segment.id))?;
-        if self.sync {
-            self.disk.sync_dir("")?;
-        }
+        self.disk.rename(name, &segment_name(segment.id)).map_err(reserving("rename", name))?;
+        self.sync_names()?;
         work.next += 1;
         self.queue.lock().push_back(segment);
         Ok(())
     }
 
     /// Takes a retired file back as a spare, or removes it where none is wanted.
-    pub(crate) fn recycle(&self, retired: Segment) -> io::Result<()> {
+    pub(crate) fn recycle(&self, retired: Segment) -> Result<(), Trouble> {
         let mut work = self.work.lock();
         let name = segment_name(retired.id);
         let reusable = retired.capacity == self.segment_bytes && self.sync;
-        if !reusable || !self.wants_more() || work.filling.is_some() {
-            self.disk.remove(&name)?;
-            return self.sync_names();
-        }
         let scratch = scratch_name(work.next);
-        self.disk.rename(&name, &scratch)?;
+        if !reusable
+            || !self.wants_more()
+            || work.filling.is_some()
+            || self.disk.rename(&name, &scratch).is_err()
+        {
+            return self.give_back(&name);
+        }
+        // The old name must be gone before the old header is.
         self.sync_names()?;
-        let file = self.disk.open(&scratch)?;
-        self.activate(&mut work, &scratch, &*file, true)
+        let file = self.disk.open(&scratch).map_err(failed("open", &scratch))?;
+        match self.activate(&mut work, &scratch, &*file, true) {
+            Err(Trouble::Full) => self.give_back(&scratch),
+            other => other,
+        }
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        if self.sync { self.disk.sync_dir("") } else { Ok(()) }
+    fn sync_names(&self) -> Result<(), Trouble> {
+        if self.sync { self.disk.sync_dir("").map_err(failed("sync", "")) } else { Ok(()) }
     }
 }
 

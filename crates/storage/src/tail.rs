@@ -49,6 +49,7 @@ pub(crate) struct Tail {
     chunks: Vec<Chunk>,
     writing: Option<Arc<Vec<Chunk>>>,
     free: Vec<Vec<u8>>,
+    pending: u64,
 }
 
 impl Tail {
@@ -62,8 +63,7 @@ impl Tail {
 
     /// Bytes appended and not yet in the files.
     pub(crate) fn pending_bytes(&self) -> u64 {
-        let writing = self.writing.iter().flat_map(|chunks| chunks.iter());
-        writing.chain(&self.chunks).map(|chunk| chunk.bytes.len() as u64).sum()
+        self.pending
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -95,6 +95,7 @@ impl Tail {
             chunk.batch = Some(chunk.bytes.len());
         }
         frame::append(&mut chunk.bytes, kind, flags, segment.salt, start, parts);
+        self.pending += size as u64;
         segment.end += size as u32;
         (start, Position::new(segment.id, segment.end))
     }
@@ -122,6 +123,7 @@ impl Tail {
     /// What was taken is in the files; its buffers are used again.
     pub(crate) fn written(&mut self, chunks: Arc<Vec<Chunk>>) {
         self.writing = None;
+        self.pending -= chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
         if let Ok(chunks) = Arc::try_unwrap(chunks) {
             for mut chunk in chunks {
                 if chunk.bytes.capacity() == CHUNK_BYTES && self.free.len() < FREE_CHUNKS_MAX {

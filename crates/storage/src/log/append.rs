@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use super::Log;
-use crate::disk::is_full;
 use crate::error::LogError;
 use crate::frame;
 use crate::position::{Kind, Position};
 use crate::segment::{FIRST, list_size};
+use crate::spares::Trouble;
 use crate::tail::Tail;
 
 const BATCH_BYTES: u64 = frame::size(8);
@@ -179,20 +179,9 @@ impl Appender<'_> {
     fn roll(&mut self, room: u64, bytes: u64) -> Result<(), LogError> {
         let capacity =
             u32::try_from(room + u64::from(FIRST)).map_err(|_| LogError::TooLarge { bytes })?;
-        let next = self.log.spares.take(capacity).map_err(|error| {
-            if is_full(&error) {
-                LogError::NoSpace { bytes }
-            } else {
-                let failure = crate::error::Failure {
-                    action: "prepare",
-                    file: "a segment".to_owned(),
-                    offset: 0,
-                    error,
-                    durable: self.log.durable(),
-                };
-                let failure = std::sync::Arc::new(failure);
-                LogError::Poisoned(self.log.failure.get_or_init(|| failure).clone())
-            }
+        let next = self.log.spares.take(capacity).map_err(|trouble| match trouble {
+            Trouble::Full => LogError::NoSpace { bytes },
+            failed => self.log.poison_by(failed),
         })?;
         if let Some(current) = self.tail.segment {
             self.log.table.seal(current.id, current.end);
@@ -219,5 +208,8 @@ impl Drop for Appender<'_> {
         let bytes = self.tail.pending_bytes();
         self.log.end.store(end.0, Ordering::Release);
         self.log.pending.store(bytes, Ordering::Release);
+        if self.log.failure.get().is_some() {
+            self.log.room.notify_all();
+        }
     }
 }
