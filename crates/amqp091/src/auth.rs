@@ -1,5 +1,5 @@
-//! What a client answers to be let in: the responses of the mechanisms, taken apart. Whether they are
-//! right is decided elsewhere.
+//! What a client answers to be let in: the responses of the mechanisms, taken apart. Whether they
+//! are right is decided elsewhere.
 
 use crate::{config::Mechanism, secret::Secret};
 use bytes::BufMut;
@@ -30,8 +30,8 @@ pub enum AuthError {
     EmptyPassword,
 }
 
-/// Takes a response apart. `None` when the mechanism does not name a user: the certificate does, and
-/// what the response says is ignored, because some clients fill it.
+/// Takes a response apart. `None` when the mechanism does not name a user: the certificate does,
+/// and what the response says is ignored, because some clients fill it.
 ///
 /// # Errors
 /// [`AuthError`], when the response is not what the mechanism asks for.

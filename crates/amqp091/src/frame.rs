@@ -1,5 +1,5 @@
-//! Frames: finds them in a read buffer without copying, and refuses what is none before it is waited
-//! for. Also the eight octets that come before the first frame.
+//! Frames: finds them in a read buffer without copying, and refuses what is none before it is
+//! waited for. Also the eight octets that come before the first frame.
 
 use bytes::{Buf, Bytes, BytesMut};
 use model::limits;

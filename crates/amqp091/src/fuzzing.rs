@@ -59,8 +59,8 @@ pub fn method(octets: &[u8]) {
     }
 }
 
-/// Plays the octets against a broker that knows every user whose name is not empty, and every virtual
-/// host but the empty one.
+/// Plays the octets against a broker that knows every user whose name is not empty, and every
+/// virtual host but the empty one.
 pub fn handshake(octets: &[u8]) {
     let (mut handshake, mut output) = (Handshake::new(Arc::default()), Output::new());
     let mut input = BytesMut::from(octets);

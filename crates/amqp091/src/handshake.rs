@@ -267,8 +267,8 @@ impl Handshake {
         }
     }
 
-    /// Ends the handshake from outside, such as at a shutdown; a connection without a header yet, or
-    /// one that is being closed already, is sent nothing.
+    /// Ends the handshake from outside, such as at a shutdown; a connection without a header yet,
+    /// or one that is being closed already, is sent nothing.
     pub fn end(&mut self, refusal: &Refusal, output: &mut Output) {
         match self.stage {
             Stage::Header => self.stage = Stage::Over,

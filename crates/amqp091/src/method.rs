@@ -1,5 +1,5 @@
-//! The methods of AMQP 0-9-1 with RabbitMQ's extensions: one table, from which the enum, its decoder
-//! and its encoder come. Publishes and acks have views that build nothing.
+//! The methods of AMQP 0-9-1 with RabbitMQ's extensions: one table, from which the enum, its
+//! decoder and its encoder come. Publishes and acks have views that build nothing.
 
 use crate::secret::Secret;
 use bytes::{BufMut, Bytes};
@@ -181,8 +181,8 @@ impl Field for Table {
     }
 }
 
-/// A line: ids, variant, name on the wire, types of the reserved fields in front, the fields, types of
-/// the reserved fields behind. Reserved fields are written as zero and ignored when read.
+/// A line: ids, variant, name on the wire, types of the reserved fields in front, the fields, types
+/// of the reserved fields behind. Reserved fields are written as zero and ignored when read.
 macro_rules! methods {
     ($(
         $class:literal $method:literal $variant:ident $name:literal
@@ -398,8 +398,8 @@ impl PublishView {
     }
 }
 
-/// Looks at a well-formed `basic.publish`. `None` for anything else: `Method::decode` then says what
-/// it is or what is wrong with it.
+/// Looks at a well-formed `basic.publish`. `None` for anything else: `Method::decode` then says
+/// what it is or what is wrong with it.
 #[inline]
 pub fn publish_view(payload: &[u8]) -> Option<PublishView> {
     const ADDRESS: usize = 6;
@@ -605,6 +605,21 @@ pub(crate) mod tests {
         assert_eq!(ack_view(&reject), None);
     }
 
+    #[test]
+    fn payloads_of_another_encoder_are_understood_and_written_alike() {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in include_str!("../tests/data/methods.hex").lines() {
+            let (name, digits) = line.split_once(' ').expect("a name and digits");
+            let octet = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex");
+            let octets: Vec<u8> = (0..digits.len()).step_by(2).map(octet).collect();
+            let method = Method::decode(&octets).expect("a good method");
+            assert_eq!((method.name(), encoded(&method)), (name, octets));
+            seen.insert(name);
+        }
+        // Those that the encoder lacks: connection.secure and its answer.
+        assert_eq!(seen.len(), METHODS.len() - 2);
+    }
+
     fn payloads() -> impl Strategy<Value = Vec<u8>> {
         // Noise alone seldom gets past the ids.
         let known = (0..METHODS.len(), any::<Vec<u8>>()).prop_map(|(at, rest)| {
@@ -626,21 +641,16 @@ pub(crate) mod tests {
         #[test]
         fn any_octets_decode_or_are_refused_and_the_views_agree(octets in payloads()) {
             let decoded = Method::decode(&octets);
-            if let Ok(method) = &decoded {
-                let again = Method::decode(&encoded(method));
-                prop_assert_eq!(again.as_ref(), Ok(method));
-            }
             let view = publish_view(&octets);
             let text = |range: &Range<usize>| String::from_utf8_lossy(&octets[range.clone()]);
-            match (&decoded, &view) {
-                (Ok(Method::BasicPublish { exchange, routing_key, mandatory, immediate }), view) => {
-                    let view = view.as_ref().expect("the view sees every publish");
-                    prop_assert_eq!(&*text(&view.exchange), exchange.as_str());
-                    prop_assert_eq!(&*text(&view.routing_key), routing_key.as_str());
-                    prop_assert_eq!((view.mandatory, view.immediate), (*mandatory, *immediate));
-                }
-                (_, view) => prop_assert_eq!(view, &None),
-            }
+            let seen = view.map(|it| Method::BasicPublish {
+                exchange: Name::new(&text(&it.exchange)),
+                routing_key: Name::new(&text(&it.routing_key)),
+                mandatory: it.mandatory,
+                immediate: it.immediate,
+            });
+            let is_publish = matches!(decoded, Ok(Method::BasicPublish { .. }));
+            prop_assert_eq!(seen, decoded.clone().ok().filter(|_| is_publish));
             match (&decoded, ack_view(&octets)) {
                 (Ok(Method::BasicAck { delivery_tag, multiple }), view) => prop_assert_eq!(
                     view,

@@ -163,7 +163,7 @@ impl Output {
     /// Appends a method frame.
     pub fn method(&mut self, channel: u16, method: &Method) {
         let at = self.method_begun(channel, method);
-        debug_assert!(self.small.len() - at <= self.frame_max as usize - 1);
+        debug_assert!(self.small.len() - at < self.frame_max as usize);
         self.small.push(FRAME_END);
     }
 
@@ -208,8 +208,8 @@ impl Output {
         properties_len + CONTENT_HEADER_LEN + FRAME_OVERHEAD <= self.frame_max as usize
     }
 
-    /// Appends `basic.deliver` with its content; `properties` stand in for the message's own. False,
-    /// and nothing is written, when they do not fit ([`Output::fits`]).
+    /// Appends `basic.deliver` with its content; `properties` stand in for the message's own.
+    /// False, and nothing is written, when they do not fit ([`Output::fits`]).
     #[must_use]
     pub fn deliver(
         &mut self,
@@ -226,7 +226,7 @@ impl Output {
         let tag_len = u8::try_from(consumer_tag.len()).expect("a tag has at most 255 octets");
         let front = [0, 60, 0, 60, tag_len];
         let method = [&front, consumer_tag.as_bytes(), &place, message.address()];
-        self.content_of(channel, method, properties.unwrap_or(message.properties()), message)
+        self.content_of(channel, method, properties, message)
     }
 
     /// Appends `basic.get-ok` with its content, otherwise as [`Output::deliver`].
@@ -244,7 +244,7 @@ impl Output {
         front[4..12].copy_from_slice(&delivery_tag.to_be_bytes());
         front[12] = redelivered.into();
         let method = [&front[..], message.address(), &message_count.to_be_bytes()];
-        self.content_of(channel, method, properties.unwrap_or(message.properties()), message)
+        self.content_of(channel, method, properties, message)
     }
 
     /// Appends `basic.return` with its content, otherwise as [`Output::deliver`]. `reply_text` has
@@ -262,7 +262,7 @@ impl Output {
         let text_len = u8::try_from(reply_text.len()).expect("a text has at most 255 octets");
         let front = [0, 60, 0, 50, code_high, code_low, text_len];
         let method = [&front, reply_text.as_bytes(), message.address()];
-        self.content_of(channel, method, properties.unwrap_or(message.properties()), message)
+        self.content_of(channel, method, properties, message)
     }
 
     /// Appends any method with content; `message` gives the body.
@@ -286,9 +286,10 @@ impl Output {
         &mut self,
         channel: u16,
         method: [&[u8]; N],
-        properties: &[u8],
+        properties: Option<&[u8]>,
         message: &Message,
     ) -> bool {
+        let properties = properties.unwrap_or_else(|| message.properties());
         if !self.fits(properties.len()) {
             return false;
         }

@@ -1,5 +1,5 @@
-//! Why the peer loses its channel or its connection, in the protocol's words: the one place that knows
-//! reply codes and their texts.
+//! Why the peer loses its channel or its connection, in the protocol's words: the one place that
+//! knows reply codes and their texts.
 
 use crate::{
     frame::FrameError,
