@@ -4,6 +4,7 @@
 pub mod record;
 pub mod command;
 pub mod effect;
+pub mod dead_letter;
 mod entry;
 mod ready;
 mod unsettled;
@@ -12,6 +13,7 @@ mod consumers;
 mod queue;
 
 pub use command::{Command, Enqueue, Place, Restored, Subscriber};
+pub use dead_letter::{dead_letter, is_cycle, routing_keys};
 pub use effect::{DeathReason, Effect};
 pub use queue::{Depth, EntryState, Queue};
 pub use record::Record;

@@ -275,6 +275,3 @@ impl Queue {
         self.pass_time(now, effects);
     }
 }
-
-#[cfg(test)]
-mod tests;

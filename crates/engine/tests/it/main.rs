@@ -1,0 +1,4 @@
+//! The queue from outside: its contract case by case, and against a model of it.
+
+mod case;
+mod contract;
