@@ -45,7 +45,8 @@ pub fn dead_letter(
     let octets = encoded(properties, headers, deaths);
     let target = queue.dead_letter.as_ref();
     let exchange = target.map_or("", |it| it.exchange.as_str());
-    let key = target.and_then(|it| it.routing_key.as_deref()).unwrap_or(message.routing_key());
+    let key =
+        target.and_then(|it| it.routing_key.as_deref()).unwrap_or_else(|| message.routing_key());
     let mut letter = message.readdressed(exchange, key, &octets);
     letter.persistent = message.persistent;
     letter.deaths_known = true;

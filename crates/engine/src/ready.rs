@@ -365,10 +365,12 @@ impl Ready {
 
     /// The time when this message expires in a queue with this time to live.
     pub(crate) fn deadline(&self, entry: &Entry, queue_ttl_ms: Option<u64>) -> Option<Timestamp> {
-        let own_ttl_ms = match &entry.message {
-            _ if !entry.has_ttl() => None,
-            Some(message) => message.ttl_ms,
-            None => self.notes.get(&entry.id).and_then(|it| it.ttl_ms),
+        let own_ttl_ms = if !entry.has_ttl() {
+            None
+        } else if entry.is_noted() {
+            self.notes.get(&entry.id).and_then(|it| it.ttl_ms)
+        } else {
+            entry.message.as_ref().and_then(|it| it.ttl_ms)
         };
         Some(entry.arrived().plus_ms(smaller(queue_ttl_ms, own_ttl_ms)?))
     }

@@ -52,9 +52,10 @@ fn effect_text(effect: &Effect) -> String {
         }
         Effect::Rejected => "rejected".into(),
         Effect::DeadLetter { message, place, reason, redelivered } => {
-            let body = message.as_ref().map_or("?".into(), |it| {
-                String::from_utf8(it.body()).expect("bodies of tests are text")
-            });
+            let body = message.as_ref().map_or_else(
+                || "?".into(),
+                |it| String::from_utf8(it.body()).expect("bodies of tests are text"),
+            );
             let flag = if *redelivered { " redelivered" } else { "" };
             format!("{body} dies in {}: {reason}{flag}", place_text(*place))
         }
