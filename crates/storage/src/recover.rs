@@ -44,9 +44,11 @@ pub(crate) fn recover(
     let mut tail = None;
     for file in &found.segments {
         if file.id > last {
-            // An empty segment whose header is damaged cannot be used; it is left where it is.
             if matches!(file.header, SegmentHeader::Good { .. }) {
                 ready.push(file.segment(None, &[]));
+            } else {
+                // An empty segment whose header is damaged is left where it is.
+                scanner.recovery.quarantined.push(bad_header(file, Damage::SegmentHeader));
             }
             continue;
         }
@@ -56,7 +58,7 @@ pub(crate) fn recover(
         tail = is_last.then_some((segment, ended));
     }
     scanner.cut_unit();
-    report_absent(&found, &mut scanner);
+    report_absent(&found, last, &mut scanner);
     let fresh = found.segments.is_empty() && found.lists_present == 0;
     let mut report = std::mem::take(&mut scanner.recovery);
     report.orderly |= fresh || report.records == 0 && !report.has_damage();
@@ -144,15 +146,8 @@ fn scan_one(
     let mut segment = file.segment(list, image);
     let listed = list.and_then(|list| list.sealed.iter().find(|entry| entry.id == file.id));
     if file.header == SegmentHeader::Bad {
-        scanner.recovery.quarantined.push(Quarantined {
-            segment: file.id,
-            offset: 0,
-            bytes: FIRST.min(segment.capacity),
-            kind: None,
-            reason: if whole { Damage::SegmentHeader } else { Damage::Unreadable },
-            torn: false,
-            copied: false,
-        });
+        let reason = if whole { Damage::SegmentHeader } else { Damage::Unreadable };
+        scanner.recovery.quarantined.push(bad_header(file, reason));
     }
     let ended = scanner
         .scan(&Image {
@@ -174,21 +169,27 @@ fn scan_one(
     Ok((segment, ended))
 }
 
+fn bad_header(file: &Found, reason: Damage) -> Quarantined {
+    let bytes = FIRST.min(file.file_bytes as u32);
+    let (torn, copied) = (false, false);
+    Quarantined { segment: file.id, offset: 0, bytes, kind: None, reason, torn, copied }
+}
+
 /// Reports segments that the newest list names, that were not retired since, and that are gone.
-fn report_absent(found: &Inventory, scanner: &mut Scanner<'_>) {
-    let Some(list) = found.list.as_ref().or(scanner.footer.as_ref()) else { return };
+fn report_absent(found: &Inventory, last: SegmentId, scanner: &mut Scanner<'_>) {
     let here = |id: SegmentId| found.segments.iter().any(|file| file.id == id);
+    let gone = |id: SegmentId| !here(id) && !scanner.retired.contains(&id);
+    let Some(list) = found.list.as_ref().or(scanner.footer.as_ref()) else { return };
     let mut missing = Vec::new();
-    for entry in &list.sealed {
-        if !here(entry.id) && !scanner.retired.contains(&entry.id) {
-            let from = Position::new(entry.id, FIRST);
-            missing.push(Missing { from, to: Position::new(entry.id, entry.end) });
-        }
+    for entry in list.sealed.iter().filter(|entry| gone(entry.id)) {
+        let from = Position::new(entry.id, FIRST);
+        missing.push(Missing { from, to: Position::new(entry.id, entry.end) });
     }
-    let active = list.active;
-    if found.list.is_some() && !here(active) && !scanner.retired.contains(&active) {
-        let from = Position::new(active, FIRST);
-        missing.push(Missing { from, to: Position::new(SegmentId(active.0 + 1), 0) });
+    // A footer names the segment after it; those up to the last one had footers that are gone.
+    let later = if found.list.is_some() { list.active.0 } else { last.0.max(list.active.0) };
+    for id in (list.active.0..=later).map(SegmentId).filter(|id| gone(*id)) {
+        let from = Position::new(id, FIRST);
+        missing.push(Missing { from, to: Position::new(SegmentId(id.0.saturating_add(1)), 0) });
     }
     scanner.recovery.missing.extend(missing);
     scanner.recovery.missing.sort_unstable_by_key(|range| range.from);

@@ -48,6 +48,8 @@ pub(crate) struct Scanner<'v> {
     pub(crate) footer: Option<List>,
     unit: Unit,
     ignore_units: bool,
+    /// The first copy of a clean stop is there, the second is not (yet).
+    stop_begun: bool,
     first_copy: Option<(Kind, u32)>,
 }
 
@@ -72,6 +74,7 @@ impl<'v> Scanner<'v> {
             footer: None,
             unit: Unit::default(),
             ignore_units: false,
+            stop_begun: false,
             first_copy: None,
         }
     }
@@ -115,13 +118,18 @@ impl<'v> Scanner<'v> {
         if header.kind != Kind::PADDING {
             self.first_copy = None;
         }
-        self.recovery.orderly = false;
+        if header.kind != Kind::PADDING {
+            self.recovery.orderly = false;
+            self.stop_begun = false;
+        }
         match header.kind {
             Kind::BATCH => self.proven = self.proven.max(Position(word(payload))),
             Kind::UNIT_END => self.end_unit(),
             Kind::CLEAN_STOP => {
                 self.proven = self.proven.max(end);
-                self.recovery.orderly = true;
+                // The stop counts with its second copy; the first alone may be a crash in the stop.
+                self.recovery.orderly = header.flags & frame::SECOND_COPY != 0;
+                self.stop_begun = !self.recovery.orderly;
             }
             Kind::RETIRED => {
                 self.retired.insert(SegmentId(word(payload) as u32));
@@ -195,7 +203,10 @@ impl<'v> Scanner<'v> {
             self.on_cut_segment(image, at, bad);
             return Ended { end, torn_end: end, footer: false };
         }
-        let torn_end = torn_end(image, at, resume, bad);
+        let mut torn_end = torn_end(image, at, resume, bad);
+        if self.stop_begun {
+            torn_end = torn_end.max((at + frame::HEADER).min(image.bytes.len()));
+        }
         if torn_end > at {
             // After an orderly stop every bad byte is damage.
             let torn = !self.recovery.orderly;
