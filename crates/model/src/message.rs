@@ -84,6 +84,13 @@ impl Message {
         Self::joined(exchange, routing_key, properties, std::iter::once(body))
     }
 
+    /// A message of nothing, to leave where one was taken. Allocates nothing.
+    pub fn empty() -> Self {
+        const NOTHING: &[u8] = &[0, 0, 0, 0];
+        let layout = Layout { address: 0, properties: 2..4, body: 4..4 };
+        Self::within(Bytes::from_static(NOTHING), &layout, Vec::new(), &Facts::default())
+    }
+
     fn joined<'a>(
         exchange: &str,
         routing_key: &str,

@@ -1,1 +1,11 @@
-//! To be written.
+//! One running broker without sockets: opens a data folder, starts the threads that the broker itself does
+//! not have, and owns the clock. A Rust program can use it as it is; the server puts sockets on it.
+
+pub mod clock;
+mod signal;
+mod threads;
+pub mod open;
+pub mod local;
+
+pub use local::{Confirm, Consumer, Incoming, LocalError, LocalSession};
+pub use open::{NewUser, Node, NodeOptions, OpenError};

@@ -1,0 +1,114 @@
+//! Where the broker leaves notices for one session. Shards push batches, the session's worker takes all
+//! at once; only the push that finds it empty wakes.
+
+use model::Notice;
+use parking_lot::Mutex;
+use std::task::{Context, Poll, Waker};
+
+/// Replies that may wait for one session; further ones are dropped, as a reply address promises nothing.
+const REPLIES_MAX: usize = 100_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox(Mutex<Inside>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    notices: Vec<Notice>,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// Moves everything in `notices` behind what waits.
+    pub(crate) fn push_all(&self, notices: &mut Vec<Notice>) {
+        if notices.is_empty() {
+            return;
+        }
+        let waker = {
+            let mut inside = self.0.lock();
+            if inside.notices.is_empty() {
+                // Both vectors keep their capacity: in steady state nobody allocates.
+                std::mem::swap(&mut inside.notices, notices);
+            } else {
+                inside.notices.append(notices);
+            }
+            inside.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn push(&self, notice: Notice) {
+        let waker = {
+            let mut inside = self.0.lock();
+            inside.notices.push(notice);
+            inside.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Pushes a reply, unless too many wait already.
+    pub(crate) fn push_reply(&self, notice: Notice) {
+        if self.0.lock().notices.len() < REPLIES_MAX {
+            self.push(notice);
+        }
+    }
+
+    /// Moves everything that waits into `out`, or remembers whom to wake.
+    pub(crate) fn poll(&self, context: &mut Context<'_>, out: &mut Vec<Notice>) -> Poll<()> {
+        let mut inside = self.0.lock();
+        if inside.notices.is_empty() {
+            if !inside.waker.as_ref().is_some_and(|it| it.will_wake(context.waker())) {
+                inside.waker = Some(context.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        if out.is_empty() {
+            std::mem::swap(&mut inside.notices, out);
+        } else {
+            out.append(&mut inside.notices);
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_batch_wakes_once_and_keeps_its_order() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let mailbox = Mailbox::default();
+        let mut out = Vec::new();
+        assert!(mailbox.poll(&mut context, &mut out).is_pending());
+        let confirmed =
+            |first| Notice::Confirmed { channel: model::ChannelId(1), first, last: first };
+        mailbox.push_all(&mut vec![confirmed(1), confirmed(2)]);
+        mailbox.push(confirmed(3));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(mailbox.poll(&mut context, &mut out).is_ready());
+        let firsts: Vec<u64> = out
+            .iter()
+            .map(|it| if let Notice::Confirmed { first, .. } = it { *first } else { 0 })
+            .collect();
+        assert_eq!(firsts, [1, 2, 3]);
+    }
+}

@@ -1,0 +1,196 @@
+//! Notices on their way out of a shard. The one place that looks at what waits for the disk: what waits
+//! for nothing, or for something durable already, leaves at the end of its turn; the rest stands in a
+//! ring by log position and leaves when the log says that this position is durable.
+
+use crate::mailbox::Mailbox;
+use model::{LogPosition, Notice, SessionId};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    sessions: HashMap<SessionId, Slot>,
+    /// Sessions with something in `leaving`.
+    dirty: Vec<SessionId>,
+    /// What this turn left to wait, and the newest position that any of it waits for.
+    staged: Vec<(SessionId, Notice)>,
+    staged_after: LogPosition,
+    waiting: VecDeque<Batch>,
+    /// Empty vectors with capacity, for the next turns.
+    spare: Vec<Vec<(SessionId, Notice)>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    mailbox: Arc<Mailbox>,
+    leaving: Vec<Notice>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    after: LogPosition,
+    notices: Vec<(SessionId, Notice)>,
+}
+
+/// Vectors kept for reuse.
+const SPARE_MAX: usize = 16;
+
+impl Outbox {
+    /// Notices of this session go to this mailbox.
+    pub(crate) fn register(&mut self, session: SessionId, mailbox: &Arc<Mailbox>) {
+        self.sessions
+            .entry(session)
+            .or_insert_with(|| Slot { mailbox: Arc::clone(mailbox), leaving: Vec::new() });
+    }
+
+    /// What is still to be said to the session is dropped.
+    pub(crate) fn forget(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+    }
+
+    /// Says it at the end of this turn, or once `after` is durable.
+    pub(crate) fn push(
+        &mut self,
+        session: SessionId,
+        notice: Notice,
+        after: Option<LogPosition>,
+        durable: LogPosition,
+    ) {
+        match after {
+            Some(after) if durable < after => {
+                self.staged_after = self.staged_after.max(after);
+                if !extends(self.staged.last_mut(), session, &notice) {
+                    self.staged.push((session, notice));
+                }
+            }
+            _ => self.leave(session, notice),
+        }
+    }
+
+    fn leave(&mut self, session: SessionId, notice: Notice) {
+        let Some(slot) = self.sessions.get_mut(&session) else { return };
+        if slot.leaving.is_empty() {
+            self.dirty.push(session);
+        }
+        if let (
+            Some(Notice::Confirmed { channel: before, last, .. }),
+            Notice::Confirmed { channel, first, last: new_last },
+        ) = (slot.leaving.last_mut(), &notice)
+            && before == channel
+            && *last + 1 == *first
+        {
+            *last = *new_last;
+            return;
+        }
+        slot.leaving.push(notice);
+    }
+
+    /// Ends a turn: what this turn staged joins the ring, what is durable leaves it, and every mailbox
+    /// gets its batch. Returns the newest position that is waited for, if any.
+    pub(crate) fn release(&mut self, durable: LogPosition) -> Option<LogPosition> {
+        if !self.staged.is_empty() {
+            // The ring stays sorted although sessions append in their own order.
+            let newest = self.waiting.back().map_or(LogPosition(0), |it| it.after);
+            let after = self.staged_after.max(newest);
+            let notices =
+                std::mem::replace(&mut self.staged, self.spare.pop().unwrap_or_default());
+            self.waiting.push_back(Batch { after, notices });
+            self.staged_after = LogPosition(0);
+        }
+        while self.waiting.front().is_some_and(|it| it.after <= durable) {
+            let Some(mut batch) = self.waiting.pop_front() else { break };
+            for (session, notice) in batch.notices.drain(..) {
+                self.leave(session, notice);
+            }
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(batch.notices);
+            }
+        }
+        for session in self.dirty.drain(..) {
+            if let Some(slot) = self.sessions.get_mut(&session) {
+                slot.mailbox.push_all(&mut slot.leaving);
+            }
+        }
+        self.waiting.back().map(|it| it.after)
+    }
+}
+
+/// Joins a confirm to the one before it. Returns whether it did.
+fn extends(before: Option<&mut (SessionId, Notice)>, session: SessionId, notice: &Notice) -> bool {
+    if let (
+        Some((same, Notice::Confirmed { channel: before, last, .. })),
+        Notice::Confirmed { channel, first, last: new_last },
+    ) = (before, notice)
+        && *same == session
+        && before == channel
+        && *last + 1 == *first
+    {
+        *last = *new_last;
+        return true;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ChannelId;
+    use std::task::{Context, Waker};
+
+    const SESSION: SessionId = SessionId(1);
+
+    fn said(mailbox: &Mailbox) -> String {
+        let mut out = Vec::new();
+        let _ = mailbox.poll(&mut Context::from_waker(Waker::noop()), &mut out);
+        let text = out.iter().map(|it| match it {
+            Notice::Confirmed { first, last, .. } => format!("{first}-{last}"),
+            other => format!("{other:?}"),
+        });
+        text.collect::<Vec<_>>().join(" ")
+    }
+
+    fn confirm(number: u64) -> Notice {
+        Notice::Confirmed { channel: ChannelId(1), first: number, last: number }
+    }
+
+    fn outbox() -> (Outbox, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut outbox = Outbox::default();
+        outbox.register(SESSION, &mailbox);
+        (outbox, mailbox)
+    }
+
+    #[test]
+    fn nothing_leaves_before_its_position_is_durable() {
+        let (mut outbox, mailbox) = outbox();
+        outbox.push(SESSION, confirm(1), Some(LogPosition(10)), LogPosition(0));
+        outbox.push(SESSION, confirm(2), Some(LogPosition(20)), LogPosition(0));
+        assert_eq!(outbox.release(LogPosition(19)), Some(LogPosition(20)));
+        assert_eq!(said(&mailbox), "");
+        assert_eq!(outbox.release(LogPosition(20)), None);
+        assert_eq!(said(&mailbox), "1-2");
+    }
+
+    #[test]
+    fn later_turn_never_overtakes_an_earlier_one() {
+        let (mut outbox, mailbox) = outbox();
+        outbox.push(SESSION, confirm(1), Some(LogPosition(20)), LogPosition(0));
+        outbox.release(LogPosition(0));
+        outbox.push(SESSION, confirm(2), Some(LogPosition(10)), LogPosition(0));
+        outbox.release(LogPosition(15));
+        assert_eq!(said(&mailbox), "");
+        outbox.release(LogPosition(20));
+        assert_eq!(said(&mailbox), "1-2");
+    }
+
+    #[test]
+    fn what_is_durable_already_leaves_with_its_turn() {
+        let (mut outbox, mailbox) = outbox();
+        outbox.push(SESSION, confirm(7), Some(LogPosition(5)), LogPosition(5));
+        outbox.push(SESSION, confirm(9), None, LogPosition(5));
+        assert_eq!(outbox.release(LogPosition(5)), None);
+        assert_eq!(said(&mailbox), "7-7 9-9");
+    }
+}

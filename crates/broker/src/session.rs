@@ -1,0 +1,406 @@
+//! A session's handle: requests go in by the batch, notices come out by the batch. Everything that a client
+//! of any protocol does goes through here.
+
+use crate::{
+    broker::{Broker, Connected, Touched},
+    gate::{Admitted, Gate, Publisher},
+    hand_over::{After, HandOver, Published, ShardCommand},
+    ledger::Ledger,
+    mailbox::Mailbox,
+    shared,
+};
+use catalog::{Catalog, Vhost, Who};
+use engine::{
+    Place,
+    record::{MessageRecord, Target},
+};
+use model::{
+    ChannelId, LogPosition, Message, Name, Notice, Publish, Refusal, Request, SessionId, Timestamp,
+};
+use smallvec::SmallVec;
+use std::{
+    ops::Range,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use storage::{Log, LogError};
+
+/// Octets in the log's backlog at which it is written although nobody waits.
+const WRITE_AHEAD_BYTES: u64 = 1 << 20;
+
+/// Who connects.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    pub user: Name,
+    pub vhost: Name,
+    /// For listings and logs.
+    pub peer: String,
+}
+
+/// A connected session. Dropping it without [`SessionHandle::close`] leaves its unsettled deliveries with
+/// nobody, so close it.
+pub struct SessionHandle {
+    pub(crate) broker: Broker,
+    pub(crate) session: SessionId,
+    pub(crate) user: Name,
+    pub(crate) vhost: Name,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) ledger: Ledger,
+    gate: Gate,
+    /// Commands for each shard, handed over at the end of a batch.
+    pub(crate) outgoing: Vec<Vec<ShardCommand>>,
+    /// Shards that have ever got something from this session.
+    pub(crate) known: Touched,
+    stores: Vec<Store>,
+    fronts: Vec<u8>,
+    /// Channels that were refused something in this batch.
+    pub(crate) refused: SmallVec<[ChannelId; 2]>,
+    /// A batch that waits for room on the disk.
+    stalled: Vec<Request>,
+    last_now: Timestamp,
+}
+
+/// A message that is to be written before it is handed over.
+struct Store {
+    message: Arc<Message>,
+    front: Range<usize>,
+    /// Whose commands wait for its place: shard and index.
+    commands: SmallVec<[(usize, usize); 2]>,
+    keep: bool,
+    spill: bool,
+}
+
+impl Broker {
+    /// Lets a user into a virtual host.
+    ///
+    /// # Errors
+    /// [`Refusal`]: no such virtual host, no permission in it, or a limit is reached.
+    pub fn connect(&self, connect: Connect) -> Result<SessionHandle, Refusal> {
+        let Connect { user, vhost, .. } = connect;
+        self.may_connect(&user, &vhost)?;
+        let session = self.next_session();
+        let mailbox = Arc::new(Mailbox::default());
+        let connected =
+            Connected { mailbox: Arc::clone(&mailbox), user: user.clone(), vhost: vhost.clone() };
+        self.sessions().lock().insert(session, connected);
+        if let Some(reason) = self.blocked() {
+            mailbox.push(Notice::Blocked { reason });
+        }
+        Ok(SessionHandle {
+            gate: Gate::new(self.seed() ^ session.0),
+            broker: self.clone(),
+            session,
+            user,
+            vhost,
+            mailbox,
+            ledger: Ledger::default(),
+            outgoing: self.shards().iter().map(|_| Vec::new()).collect(),
+            known: 0,
+            stores: Vec::new(),
+            fronts: Vec::new(),
+            refused: SmallVec::new(),
+            stalled: Vec::new(),
+            last_now: Timestamp::default(),
+        })
+    }
+
+    fn may_connect(&self, user: &Name, vhost: &Name) -> Result<(), Refusal> {
+        let catalog = self.shared().catalog.load();
+        let Some(found) = catalog.vhost(vhost) else {
+            return Err(Refusal::NoVhost(vhost.clone()));
+        };
+        catalog.authorize_vhost(user, vhost)?;
+        let sessions = self.sessions().lock();
+        if let Some(limit) = found.facts().limits.connections_max {
+            let open = sessions.values().filter(|it| it.vhost == *vhost).count() as u64;
+            if limit <= open {
+                let (vhost, user) = (vhost.clone(), user.clone());
+                return Err(Refusal::VhostConnectionLimit { vhost, user, limit });
+            }
+        }
+        let record = catalog.user(user);
+        if let Some(limit) = record.and_then(|it| it.limits.connections_max) {
+            let open = sessions.values().filter(|it| it.user == *user).count() as u64;
+            if limit <= open {
+                return Err(Refusal::UserConnectionLimit { user: user.clone(), limit });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SessionHandle {
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Carries out a batch in order. What it is answered comes as notices.
+    pub fn submit(&mut self, requests: &mut Vec<Request>, now: Timestamp) {
+        self.last_now = now;
+        if self.stalls(requests) {
+            self.stalled.append(requests);
+            return;
+        }
+        let broker = self.broker.clone();
+        let _world = broker.world().read();
+        self.refused.clear();
+        for request in requests.drain(..) {
+            self.request(request, now);
+        }
+        self.hand_over(now);
+    }
+
+    /// While the disk is full nothing of a publisher goes on, so that nothing of it is lost.
+    fn stalls(&self, requests: &[Request]) -> bool {
+        let publishes = || {
+            requests
+                .iter()
+                .any(|it| matches!(it, Request::Publish(_) | Request::Commit { .. }))
+        };
+        self.broker.blocked().is_some() && (!self.stalled.is_empty() || publishes())
+    }
+
+    /// Writes what is to be written, gives each shard its batch and turns them.
+    pub(crate) fn hand_over(&mut self, now: Timestamp) {
+        if let Err(error) = self.store(false) {
+            // Nothing of this batch may be confirmed: its commands stay here and go with the process.
+            self.broker.shared().fail(&error);
+            return;
+        }
+        let mut touched: Touched = 0;
+        for (index, commands) in self.outgoing.iter_mut().enumerate() {
+            if commands.is_empty() {
+                continue;
+            }
+            touched |= 1 << index;
+            let capacity = commands.len();
+            let commands = std::mem::replace(commands, Vec::with_capacity(capacity));
+            let (session, mailbox) = (self.session, Some(Arc::clone(&self.mailbox)));
+            self.broker.shards()[index].hand_over(HandOver { session, mailbox, commands });
+        }
+        self.known |= touched;
+        self.broker.turn_shards(touched, now);
+    }
+
+    fn request(&mut self, request: Request, now: Timestamp) {
+        match request {
+            Request::Publish(publish) => self.publish(publish, now),
+            other => self.other_request(other, now),
+        }
+    }
+
+    fn publish(&mut self, mut publish: Publish, now: Timestamp) {
+        if self.refused.contains(&publish.channel) {
+            return;
+        }
+        let catalog = self.broker.shared().catalog.load_full();
+        if let Err(refusal) = self.admit(&catalog, &mut publish, now) {
+            self.refuse(publish.channel, refusal, true);
+        }
+    }
+
+    /// Admits one publish and prepares its commands.
+    pub(crate) fn admit(
+        &mut self,
+        catalog: &Catalog,
+        publish: &mut Publish,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let vhost = self.vhost_in(catalog)?;
+        let who = Who {
+            user: &self.user,
+            vhost: &self.vhost,
+            session: self.session,
+            client_id: None,
+        };
+        let publisher = Publisher { catalog, vhost: &vhost, who };
+        let Admitted { message, destinations } = self.gate.admit(publisher, publish)?;
+        if message.exchange().is_empty()
+            && let Some(requester) = self.broker.replies().requester(message.routing_key())
+        {
+            requester.reply(message);
+            self.confirm_at_once(publish);
+            return Ok(());
+        }
+        if destinations.queues.is_empty() {
+            self.unroutable(publish, message);
+            return Ok(());
+        }
+        if 1 < destinations.shards.len()
+            && let Some(number) = publish.confirm
+        {
+            self.ledger.open(publish.channel, number, destinations.shards.len());
+        }
+        let room = self.broker.shared().budget.has_room();
+        let keep = destinations.queues.iter().any(|it| it.keeps(message.persistent));
+        let passing = destinations.queues.iter().any(|it| !it.keeps(message.persistent));
+        let mut commands = SmallVec::new();
+        for (shard, queues) in &destinations.shards {
+            let outgoing = usize::from(shard.0) % self.outgoing.len();
+            commands.push((outgoing, self.outgoing[outgoing].len()));
+            self.outgoing[outgoing].push(ShardCommand::Publish(Published {
+                message: Arc::clone(&message),
+                place: Place::Memory,
+                spilled: Place::Memory,
+                room,
+                redelivered: false,
+                queues: queues.clone(),
+                confirm: publish.confirm.map(|number| (publish.channel, number)),
+            }));
+        }
+        let spill = passing && !room;
+        if keep || spill {
+            let kept = destinations.queues.iter().filter(|it| it.keeps(message.persistent));
+            let targets = kept.map(|it| Target { queue: it.queue, ..Target::default() }).collect();
+            let front = MessageRecord { arrived: now, targets, replaces: SmallVec::new() };
+            let start = self.fronts.len();
+            front.encode(&message, &mut self.fronts);
+            let front = start..self.fronts.len();
+            self.stores.push(Store { message, front, commands, keep, spill });
+        }
+        Ok(())
+    }
+
+    fn vhost_in(&self, catalog: &Catalog) -> Result<Arc<Vhost>, Refusal> {
+        let found = catalog.vhost(&self.vhost).cloned();
+        found.ok_or_else(|| Refusal::NoVhost(self.vhost.clone()))
+    }
+
+    fn confirm_at_once(&self, publish: &Publish) {
+        if let Some(number) = publish.confirm {
+            let channel = publish.channel;
+            self.mailbox.push(Notice::Confirmed { channel, first: number, last: number });
+        }
+    }
+
+    fn unroutable(&self, publish: &Publish, message: Arc<Message>) {
+        if publish.mandatory {
+            self.mailbox.push(Notice::Returned { channel: publish.channel, message });
+        }
+        self.confirm_at_once(publish);
+    }
+
+    pub(crate) fn refuse(&mut self, channel: ChannelId, refusal: Refusal, publish: bool) {
+        self.refused.push(channel);
+        self.mailbox.push(Notice::Refused { channel, refusal, publish });
+    }
+
+    /// Drops what a refused transaction has prepared.
+    pub(crate) fn forget_batch(&mut self) {
+        self.outgoing.iter_mut().for_each(Vec::clear);
+        self.stores.clear();
+        self.fronts.clear();
+    }
+
+    /// Writes the messages of this batch in one go and puts their places into the commands.
+    pub(crate) fn store(&mut self, atomic: bool) -> Result<(), LogError> {
+        if self.stores.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.broker.shared().log);
+        if self.stores.iter().any(|it| it.keep) {
+            self.write(&shared, atomic, true)?;
+        }
+        if self.stores.iter().any(|it| it.spill) {
+            let spill = Arc::clone(&self.broker.shared().spill);
+            self.write(&spill, false, false)?;
+        }
+        self.stores.clear();
+        self.fronts.clear();
+        if WRITE_AHEAD_BYTES <= shared.pending_bytes() {
+            self.broker.shared().hooks.sync_wanted();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, log: &Log, atomic: bool, keep: bool) -> Result<(), LogError> {
+        let mut appender = log.begin()?;
+        if atomic {
+            appender.atomic();
+        }
+        for it in self.stores.iter().filter(|it| if keep { it.keep } else { it.spill }) {
+            let front = &self.fronts[it.front.clone()];
+            let (position, end) = shared::append(&mut appender, front, &it.message)?;
+            let place = place(position, end, keep);
+            for (shard, index) in &it.commands {
+                if let ShardCommand::Publish(published) = &mut self.outgoing[*shard][*index] {
+                    *if keep { &mut published.place } else { &mut published.spilled } = place;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the broker says, or is woken when it says something.
+    pub fn poll_notices(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut Vec<Notice>,
+    ) -> Poll<()> {
+        loop {
+            let before = out.len();
+            if self.mailbox.poll(context, out).is_pending() {
+                return Poll::Pending;
+            }
+            if before == 0 {
+                self.ledger.settle(out);
+            } else {
+                let mut fresh = out.split_off(before);
+                self.ledger.settle(&mut fresh);
+                out.append(&mut fresh);
+            }
+            // A first half of a confirm is nothing to tell.
+            if before < out.len() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Ready when the log can take more; until then the session is to bring nothing.
+    pub fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.stalled.is_empty() {
+            if self.broker.poll_unblocked(context).is_pending() {
+                return Poll::Pending;
+            }
+            let mut stalled = std::mem::take(&mut self.stalled);
+            let now = self.last_now;
+            self.submit(&mut stalled, now);
+        }
+        self.broker.shared().poll_room(context)
+    }
+
+    /// Ends the session: what it holds goes back, what belongs to it alone goes.
+    pub fn close(mut self, now: Timestamp) {
+        self.broker.sessions().lock().remove(&self.session);
+        self.broker.replies().close(self.session, None);
+        let broker = self.broker.clone();
+        let _world = broker.world().read();
+        let known = self.known;
+        for (index, commands) in self.outgoing.iter_mut().enumerate() {
+            if known & 1 << index != 0 {
+                commands.push(ShardCommand::EndSession);
+            }
+        }
+        self.delete_exclusive();
+        self.hand_over(now);
+    }
+
+    /// Says it on this channel once everything that every shard got before is done.
+    pub(crate) fn join(&mut self, channel: ChannelId, notice: &Notice, after: After) {
+        let shards = (0..self.outgoing.len())
+            .filter(|it| self.known & 1 << it != 0 || !self.outgoing[*it].is_empty());
+        let mut shards: SmallVec<[usize; 4]> = shards.collect();
+        if shards.is_empty() {
+            shards.push(0);
+        }
+        self.ledger.join(channel, shards.len());
+        for shard in shards {
+            let notice = notice.clone();
+            self.outgoing[shard].push(ShardCommand::Tell { notice, after });
+        }
+    }
+}
+
+fn place(position: LogPosition, end: LogPosition, keep: bool) -> Place {
+    if keep { Place::Log { position, end } } else { Place::Spill { position } }
+}

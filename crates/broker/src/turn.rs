@@ -1,0 +1,463 @@
+//! What a shard owns and what one turn does to it: commands in, one append to the log, notices out.
+
+use crate::{
+    dead_letters,
+    hand_over::{
+        Aftermath, After, Dead, DeadLoad, Delete, Gone, HandOver, Load, Published, ShardCommand,
+    },
+    occupancy::Occupancy,
+    outbox::Outbox,
+    shared::Shared,
+};
+use engine::{Command, Effect, Enqueue, Place, Queue, record, record::kind};
+use foldhash::HashMap;
+use model::{LogPosition, Notice, QueueId, QueuePolicy, Refusal, ResourceKind, SessionId, ShardId, Timestamp};
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+};
+use storage::{Kind, LogError};
+
+/// Positions that one record of removals names at most, so that damage to it costs little.
+const REMOVED_POSITIONS_MAX: usize = 4_096;
+
+/// A queue and what its shard knows of it.
+pub(crate) struct Held {
+    pub(crate) queue: Queue,
+    pub(crate) policy: Arc<QueuePolicy>,
+    resident: u64,
+    wake_at: Option<Timestamp>,
+    /// Dead letters of it whose bodies are being read; later ones wait behind them.
+    dead_loading: u64,
+}
+
+/// Everything that belongs to one shard.
+pub(crate) struct State {
+    shard: ShardId,
+    pub(crate) queues: HashMap<QueueId, Held>,
+    outbox: Outbox,
+    timers: BTreeSet<(Timestamp, QueueId)>,
+    /// Queues in which a session has, or had, something.
+    presence: HashMap<SessionId, HashSet<QueueId>>,
+    pub(crate) occupancy: Occupancy,
+    pub(crate) spill_occupancy: Occupancy,
+    /// Batches taken from the ring; empty between turns.
+    pub(crate) incoming: VecDeque<HandOver>,
+    effects: Vec<Effect>,
+    removed: Vec<(QueueId, LogPosition)>,
+    counted: Vec<(QueueId, LogPosition, u32, u32)>,
+    tells: Vec<(SessionId, Notice, After)>,
+    /// Dead letters for queues of this shard.
+    arrivals: VecDeque<Published>,
+    payload: Vec<u8>,
+}
+
+impl State {
+    pub(crate) fn new(shard: ShardId) -> Self {
+        Self {
+            shard,
+            queues: HashMap::default(),
+            outbox: Outbox::default(),
+            timers: BTreeSet::new(),
+            presence: HashMap::default(),
+            occupancy: Occupancy::default(),
+            spill_occupancy: Occupancy::default(),
+            incoming: VecDeque::new(),
+            effects: Vec::new(),
+            removed: Vec::new(),
+            counted: Vec::new(),
+            tells: Vec::new(),
+            arrivals: VecDeque::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Takes in a queue, new or restored.
+    pub(crate) fn insert(&mut self, queue: Queue, policy: Arc<QueuePolicy>) {
+        let held = Held { queue, policy, resident: 0, wake_at: None, dead_loading: 0 };
+        self.queues.insert(held.policy.queue, held);
+    }
+
+    /// When the next timer of a queue is due.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Carries out one batch.
+    pub(crate) fn take(
+        &mut self,
+        batch: HandOver,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        if let Some(mailbox) = &batch.mailbox {
+            self.outbox.register(batch.session, mailbox);
+        }
+        for command in batch.commands {
+            self.command(batch.session, command, shared, now, aftermath);
+            while let Some(arrival) = self.arrivals.pop_front() {
+                self.publish(batch.session, arrival, shared, now, aftermath);
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        session: SessionId,
+        command: ShardCommand,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        match command {
+            ShardCommand::Publish(it) => self.publish(session, it, shared, now, aftermath),
+            ShardCommand::Queue { queue, command, otherwise } => {
+                self.note_presence(session, queue, &command);
+                if !self.apply(queue, command, shared, now, aftermath)
+                    && let Some(notice) = otherwise
+                {
+                    self.outbox.push(session, *notice, None, shared.durable());
+                }
+            }
+            ShardCommand::Create(policy) => {
+                self.insert(Queue::new((*policy).clone(), now), Arc::clone(&policy));
+                self.apply(policy.queue, Command::Touch, shared, now, aftermath);
+            }
+            ShardCommand::Look { queue, channel, name, after } => {
+                self.apply(queue, Command::Touch, shared, now, aftermath);
+                let depth = self.queues.get(&queue).map(|it| it.queue.depth()).unwrap_or_default();
+                let (ready, consumers) = (depth.ready, depth.consumers);
+                let notice = Notice::Declared { channel, queue: name, ready, consumers };
+                self.outbox.push(session, notice, after, shared.durable());
+            }
+            ShardCommand::Delete(it) => self.delete(session, it, shared, now, aftermath),
+            ShardCommand::Tell { notice, after } => self.tells.push((session, notice, after)),
+            ShardCommand::EndSession => self.end_session(session, shared, now, aftermath),
+            ShardCommand::DeadLetter(dead) => self.dead_letter_read(*dead, shared, now, aftermath),
+            ShardCommand::Loaded { queue, messages } => {
+                self.apply(queue, Command::Loaded { messages }, shared, now, aftermath);
+            }
+        }
+    }
+
+    fn note_presence(&mut self, session: SessionId, queue: QueueId, command: &Command) {
+        if matches!(command, Command::Subscribe(_) | Command::Fetch { .. }) {
+            self.presence.entry(session).or_default().insert(queue);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        session: SessionId,
+        it: Published,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        let mut refused = false;
+        for queue in &it.queues {
+            let Some(held) = self.queues.get_mut(queue) else { continue };
+            let place =
+                if held.policy.keeps(it.message.persistent) { it.place } else { it.spilled };
+            match place {
+                Place::Log { position, .. } => self.occupancy.arrive(position),
+                Place::Spill { position } => self.spill_occupancy.arrive(position),
+                Place::Memory => {}
+            }
+            let message = Arc::clone(&it.message);
+            let (room, redelivered) = (it.room, it.redelivered);
+            let enqueue = Command::Enqueue(Enqueue { message, place, room, redelivered });
+            held.queue.apply(enqueue, now, &mut self.effects);
+            refused |= self.carry_out(*queue, shared, now, aftermath);
+        }
+        let Some((channel, number)) = it.confirm else { return };
+        let notice = match refused {
+            true => Notice::Nacked { channel, number },
+            false => Notice::Confirmed { channel, first: number, last: number },
+        };
+        let after = if refused { None } else { it.after() };
+        self.outbox.push(session, notice, after, shared.durable());
+    }
+
+    /// Applies one command to one queue. Returns whether there is such a queue.
+    pub(crate) fn apply(
+        &mut self,
+        queue: QueueId,
+        command: Command,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) -> bool {
+        let Some(held) = self.queues.get_mut(&queue) else { return false };
+        held.queue.apply(command, now, &mut self.effects);
+        self.carry_out(queue, shared, now, aftermath);
+        true
+    }
+
+    /// Carries out the effects of the last command. Returns whether it was refused.
+    fn carry_out(
+        &mut self,
+        queue: QueueId,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) -> bool {
+        let mut refused = false;
+        let mut over = false;
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Notify { session, notice, after } => {
+                    self.outbox.push(session, notice, after, shared.durable());
+                }
+                Effect::Removed { place } => self.remove(queue, place),
+                Effect::Counted { position, acquired, failed } => {
+                    self.counted.push((queue, position, acquired, failed));
+                }
+                Effect::Rejected => refused = true,
+                Effect::DeadLetter { message, place, reason, redelivered } => {
+                    let Some(held) = self.queues.get(&queue) else { continue };
+                    let source = Arc::clone(&held.policy);
+                    let dead = Dead { source, message, place, reason, redelivered };
+                    self.dead_letter(dead, shared, now, aftermath);
+                }
+                Effect::Load { entries } => {
+                    let load = Load::Bodies { shard: self.shard, queue, entries };
+                    aftermath.loads.push(load);
+                }
+                Effect::WakeAt(at) => self.wake_at(queue, at),
+                Effect::Unused | Effect::Expired => over = true,
+            }
+        }
+        self.effects = effects;
+        if let Some(held) = self.queues.get_mut(&queue) {
+            let resident = held.queue.resident_bytes();
+            shared.budget.add(resident.cast_signed() - held.resident.cast_signed());
+            held.resident = resident;
+        }
+        if over {
+            self.let_go(queue, shared, now, aftermath);
+            aftermath.gone.push(Gone { queue, reply: None });
+        }
+        refused
+    }
+
+    fn remove(&mut self, queue: QueueId, place: Place) {
+        match place {
+            Place::Log { position, .. } => {
+                self.occupancy.leave(position);
+                self.removed.push((queue, position));
+            }
+            Place::Spill { position } => self.spill_occupancy.leave(position),
+            Place::Memory => {}
+        }
+    }
+
+    fn wake_at(&mut self, queue: QueueId, at: Timestamp) {
+        let Some(held) = self.queues.get_mut(&queue) else { return };
+        if let Some(before) = held.wake_at.replace(at) {
+            self.timers.remove(&(before, queue));
+        }
+        self.timers.insert((at, queue));
+    }
+
+    /// Lets every queue know whose time has come.
+    pub(crate) fn tick(&mut self, shared: &Shared, now: Timestamp, aftermath: &mut Aftermath) {
+        while let Some((at, queue)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(held) = self.queues.get_mut(&queue) {
+                held.wake_at = None;
+            }
+            self.apply(queue, Command::Tick, shared, now, aftermath);
+            while let Some(arrival) = self.arrivals.pop_front() {
+                self.publish(SessionId::default(), arrival, shared, now, aftermath);
+            }
+        }
+    }
+
+    fn delete(
+        &mut self,
+        session: SessionId,
+        it: Delete,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        // Expired messages are no reason to keep a queue.
+        self.apply(it.queue, Command::Tick, shared, now, aftermath);
+        let Some(held) = self.queues.get(&it.queue) else {
+            if let Some(channel) = it.channel {
+                let notice = Notice::Deleted { channel, messages: 0 };
+                self.outbox.push(session, notice, None, shared.durable());
+            }
+            return;
+        };
+        let depth = held.queue.depth();
+        let (name, vhost) = (it.name, it.vhost);
+        let refusal = if it.if_empty && 0 < depth.ready {
+            Some(Refusal::NotEmpty { name, vhost })
+        } else if it.if_unused && 0 < depth.consumers {
+            Some(Refusal::InUse { kind: ResourceKind::Queue, name, vhost })
+        } else {
+            None
+        };
+        match (refusal, it.channel) {
+            (None, channel) => {
+                self.let_go(it.queue, shared, now, aftermath);
+                let reply = channel.map(|channel| (session, channel, depth.ready));
+                aftermath.gone.push(Gone { queue: it.queue, reply });
+            }
+            (Some(refusal), Some(channel)) => {
+                let notice = Notice::Refused { channel, refusal, publish: false };
+                self.outbox.push(session, notice, None, shared.durable());
+            }
+            (Some(_), None) => {}
+        }
+    }
+
+    /// The queue ends here: consumers are told, its messages hold no segment any more. The catalog's
+    /// record makes that durable.
+    fn let_go(
+        &mut self,
+        queue: QueueId,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        let Some(held) = self.queues.get_mut(&queue) else { return };
+        held.queue.apply(Command::Close, now, &mut self.effects);
+        self.carry_out(queue, shared, now, aftermath);
+        let Some(held) = self.queues.remove(&queue) else { return };
+        shared.budget.add(-held.resident.cast_signed());
+        if let Some(at) = held.wake_at {
+            self.timers.remove(&(at, queue));
+        }
+        held.queue.for_each_place(&mut |place| match place {
+            Place::Log { position, .. } => self.occupancy.leave(position),
+            Place::Spill { position } => self.spill_occupancy.leave(position),
+            Place::Memory => {}
+        });
+    }
+
+    fn end_session(
+        &mut self,
+        session: SessionId,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        for queue in self.presence.remove(&session).unwrap_or_default() {
+            self.apply(queue, Command::EndSession { session }, shared, now, aftermath);
+        }
+        self.outbox.forget(session);
+    }
+
+    fn dead_letter(
+        &mut self,
+        dead: Dead,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        let Some(held) = self.queues.get_mut(&dead.source.queue) else { return };
+        if dead.message.is_none() || 0 < held.dead_loading {
+            held.dead_loading += 1;
+            let dead = DeadLoad(Box::new(dead));
+            aftermath.loads.push(Load::DeadLetter { shard: self.shard, dead });
+            return;
+        }
+        self.forward(&dead, shared, now, aftermath);
+    }
+
+    fn dead_letter_read(
+        &mut self,
+        dead: Dead,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        if let Some(held) = self.queues.get_mut(&dead.source.queue) {
+            held.dead_loading -= 1;
+        }
+        match dead.message {
+            Some(_) => self.forward(&dead, shared, now, aftermath),
+            // Unreadable, and reported by the reader: the queue has let it go, the log follows.
+            None => self.remove(dead.source.queue, dead.place),
+        }
+    }
+
+    /// The death as one record: gone from the source and arrived in every target, or neither.
+    fn forward(
+        &mut self,
+        dead: &Dead,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
+        let forwarded = match dead_letters::forward(dead, shared, now) {
+            Ok(forwarded) => forwarded,
+            Err(error) => return shared.fail(&error),
+        };
+        match (forwarded.record, dead.place) {
+            (Some(record), Place::Log { position, .. }) => {
+                self.occupancy.leave(position);
+                self.occupancy.note(record.segment(), position.segment());
+            }
+            (_, place) => self.remove(dead.source.queue, place),
+        }
+        for (shard, published) in forwarded.published {
+            match shard == self.shard {
+                true => self.arrivals.push_back(published),
+                false => aftermath.forwards.push((shard, published)),
+            }
+        }
+    }
+
+    /// Ends a turn: one append of everything that left, then the notices. Returns the newest position
+    /// that somebody waits for.
+    pub(crate) fn end_turn(&mut self, shared: &Shared) -> Option<LogPosition> {
+        if let Err(error) = self.append(shared) {
+            shared.fail(&error);
+        }
+        for (session, notice, after) in self.tells.drain(..) {
+            let after = match after {
+                After::Position(after) => after,
+                After::Turn => Some(LogPosition(shared.log.end().0)),
+            };
+            self.outbox.push(session, notice, after, shared.durable());
+        }
+        self.outbox.release(shared.durable())
+    }
+
+    fn append(&mut self, shared: &Shared) -> Result<(), LogError> {
+        if self.removed.is_empty() && self.counted.is_empty() {
+            return Ok(());
+        }
+        self.removed.sort_unstable();
+        let mut appender = shared.log.begin()?;
+        let mut positions = Vec::with_capacity(self.removed.len().min(REMOVED_POSITIONS_MAX));
+        for run in self.removed.chunk_by(|one, other| one.0 == other.0) {
+            for part in run.chunks(REMOVED_POSITIONS_MAX) {
+                positions.clear();
+                positions.extend(part.iter().map(|(_, position)| *position));
+                self.payload.clear();
+                record::encode_removed(run[0].0, &positions, &mut self.payload);
+                let (at, _) = appender.record(Kind(kind::REMOVED), &[&self.payload])?;
+                for position in &positions {
+                    self.occupancy.note(at.segment().0, position.segment());
+                }
+            }
+        }
+        for (queue, position, acquired, failed) in self.counted.drain(..) {
+            self.payload.clear();
+            record::encode_counted(queue, position, acquired, failed, &mut self.payload);
+            let (at, _) = appender.record(Kind(kind::COUNTED), &[&self.payload])?;
+            self.occupancy.note(at.segment().0, position.segment());
+        }
+        self.removed.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! Opens a data folder and keeps a broker running on it.
+
+use crate::{
+    clock::Clock,
+    threads::{NodeHooks, Signals, Threads},
+};
+use broker::{Administration, Broker, BrokerOptions, PasswordHash, Restoration, Restorer};
+use model::{LogPosition, Name, Timestamp, limits};
+use parking_lot::Mutex;
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
+
+/// How a node is opened.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Made when it is not there.
+    pub data_dir: PathBuf,
+    /// Loops that own queues; at least 1. As many as cores is a good number.
+    pub shards: usize,
+    /// Octets of message bodies kept in memory.
+    pub bodies_bytes_max: u64,
+    /// Size of the log's files; `None`: the default, less on a small disk.
+    pub segment_bytes: Option<u32>,
+    /// Confirms without waiting for the disk. A power cut then loses what was confirmed.
+    pub unsafe_no_sync: bool,
+    /// Made on an empty folder, with every right in its virtual host.
+    pub administrator: Option<NewUser>,
+}
+
+/// The first user of an empty folder.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    pub name: Name,
+    pub password: PasswordHash,
+    pub vhost: Name,
+}
+
+impl NodeOptions {
+    /// The defaults, on this folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            data_dir: data_dir.into(),
+            shards: cores,
+            bodies_bytes_max: limits::BODIES_BYTES_DEFAULT,
+            segment_bytes: None,
+            unsafe_no_sync: false,
+            administrator: None,
+        }
+    }
+}
+
+/// Why a folder cannot be opened. Nothing of it has been touched, save for `Failed`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error(
+        "data folder {0} is in use by another FerryMQ; stop that one, or choose another folder with \
+         --data-dir"
+    )]
+    Locked(PathBuf),
+    #[error(
+        "data folder {folder} was written by a newer FerryMQ: {what}; start that version, or choose \
+         another folder with --data-dir"
+    )]
+    Newer { folder: PathBuf, what: String },
+    #[error(
+        "data folder {folder} cannot be used: {what}; check that it exists and that this user may \
+         write to it"
+    )]
+    Io { folder: PathBuf, what: String },
+    #[error("data folder {folder} cannot be recovered: {what}")]
+    Failed { folder: PathBuf, what: String },
+}
+
+impl OpenError {
+    fn of(folder: &Path, error: &storage::OpenError) -> Self {
+        let folder = folder.to_owned();
+        let what = error.to_string();
+        match error {
+            storage::OpenError::Locked => Self::Locked(folder),
+            storage::OpenError::NewerFormat { .. } => Self::Newer { folder, what },
+            storage::OpenError::Io { .. } => Self::Io { folder, what },
+            _ => Self::Failed { folder, what },
+        }
+    }
+}
+
+/// A running broker.
+pub struct Node {
+    broker: Broker,
+    log: Arc<Log>,
+    clock: Clock,
+    signals: Arc<Signals>,
+    threads: Mutex<Threads>,
+    recovery: Recovery,
+    restoration: Restoration,
+}
+
+impl Node {
+    /// Opens the folder, recovers what is in it, and starts the threads. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, newer, or not to be read or written.
+    pub fn open(options: NodeOptions) -> Result<Self, OpenError> {
+        let folder = &options.data_dir;
+        let refused = |error: &storage::OpenError| OpenError::of(folder, error);
+        let io = |what: String| OpenError::Io { folder: folder.clone(), what };
+        let disk = RealDisk::open(folder).map_err(|it| refused(&it))?;
+        Self::on_disk(Arc::new(disk), &options).map_err(|error| match error {
+            StartError::Open(error) => refused(&error),
+            StartError::Log(error) => {
+                OpenError::Failed { folder: folder.clone(), what: error.to_string() }
+            }
+            StartError::Io(error) => io(error.to_string()),
+        })
+    }
+
+    fn on_disk(disk: Arc<dyn Disk>, options: &NodeOptions) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let log_options = LogOptions {
+            segment_bytes: options.segment_bytes.unwrap_or(LogOptions::default().segment_bytes),
+            sync: !options.unsafe_no_sync,
+            ..LogOptions::default()
+        };
+        let mut restorer = Restorer::new();
+        let (log, recovery) = Log::open(Arc::clone(&disk), log_options.clone(), &mut |it| {
+            restorer.record(LogPosition(it.position.0), LogPosition(it.end.0), it.kind.0, it.payload);
+        })?;
+        let spill = Log::open_spill(disk, LogOptions { sync: false, ..log_options })?;
+        let (log, spill) = (Arc::new(log), Arc::new(spill));
+        let signals = Arc::new(Signals::default());
+        let broker_options = BrokerOptions {
+            shards: options.shards,
+            bodies_bytes_max: options.bodies_bytes_max,
+            pending_bytes_max: limits::LOG_PENDING_BYTES_MAX,
+            orderly: recovery.orderly,
+            catalog_damaged: recovery.has_damage(),
+            seed: random(),
+        };
+        let hooks = Box::new(NodeHooks(Arc::clone(&signals)));
+        let (log_too, spill_too) = (Arc::clone(&log), Arc::clone(&spill));
+        let (broker, restoration) =
+            Broker::new(broker_options, log_too, spill_too, restorer, hooks, clock.now());
+        if let Some(user) = &options.administrator
+            && broker.is_new()
+        {
+            broker.administer(Administration::First {
+                user: user.name.clone(),
+                password: user.password.clone(),
+                vhost: user.vhost.clone(),
+            })?;
+            log.flush(true)?;
+        }
+        let threads = Threads::start(&broker, &log, &spill, clock, &signals)?;
+        let threads = Mutex::new(threads);
+        Ok(Self { broker, log, clock, signals, threads, recovery, restoration })
+    }
+
+    /// The handle through which everything goes.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The broker's time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The clock itself, for whoever needs the time often.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What the log's recovery found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// What was put back from it.
+    pub fn restoration(&self) -> &Restoration {
+        &self.restoration
+    }
+
+    /// Resolves when the log has failed, with the reason: one line that names file, offset, error and the
+    /// durable position. Nothing is confirmed any more, and the process is to end.
+    pub async fn failed(&self) -> String {
+        self.signals.failed().await
+    }
+
+    /// Stops in order: what waits is written, and the next start knows exactly who got what. Sessions
+    /// must have been closed. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError`], when the last writes fail; the folder is then as after a crash.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.threads.lock().stop();
+        self.broker.stop(self.now())?;
+        self.log.flush(true)?;
+        self.log.close_in_order()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.threads.lock().stop();
+    }
+}
+
+enum StartError {
+    Open(storage::OpenError),
+    Log(LogError),
+    Io(std::io::Error),
+}
+
+impl From<storage::OpenError> for StartError {
+    fn from(error: storage::OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<LogError> for StartError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<std::io::Error> for StartError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Numbers that nobody can guess: the standard library's hash keys come from the system.
+fn random() -> [u64; 2] {
+    [0_u64, 1].map(|it| {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(it);
+        hasher.finish()
+    })
+}
