@@ -16,11 +16,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use model::{Name, Refusal, Table, Value};
 use std::sync::Arc;
 
-/// Octets of the properties that a client may say of itself.
+/// Octets of the properties that a client may say of itself. The frame they come in is smaller, so
+/// nothing has to be refused.
 pub const CLIENT_PROPERTIES_BYTES_MAX: usize = 16 * 1024;
+const _: () = assert!(FRAME_MAX_UNTUNED as usize <= CLIENT_PROPERTIES_BYTES_MAX);
 
 const CONNECTION: u16 = 10;
-const START_OK: MethodIds = (CONNECTION, 11);
 const OPEN: MethodIds = (CONNECTION, 40);
 const CLOSE_OK: MethodIds = (CONNECTION, 51);
 
@@ -380,13 +381,6 @@ impl Handshake {
         let mechanism = Mechanism::named(mechanism)
             .filter(|it| self.config.mechanisms.contains(it))
             .ok_or(Disconnect::UnknownMechanism)?;
-        let mut encoded = Vec::new();
-        client_properties.encode(&mut encoded);
-        if CLIENT_PROPERTIES_BYTES_MAX < encoded.len() {
-            let explanation = "client-properties are too large";
-            self.close(Reply::new(ReplyCode::SyntaxError, explanation, START_OK), output);
-            return Ok(None);
-        }
         self.negotiated.mechanism = mechanism;
         self.negotiated.client = ClientProperties::new(client_properties);
         match auth::credentials(mechanism, response) {
@@ -716,9 +710,12 @@ mod tests {
                 let found = peers.negotiated.expect("an open connection");
                 let limits = (found.channel_max, found.frame_max, found.heartbeat_s);
                 assert_eq!(limits, (channel_max, frame_max, heartbeat_s));
+                let largest = frame_max as usize - 20;
+                assert!(peers.output.fits(largest) && !peers.output.fits(largest + 1));
             } else {
                 let with = format!("frame_max {frame_max} and channel_max {channel_max}");
                 assert_eq!(seen, format!("start; tune; tune-ok with {with}"));
+                assert_eq!(peers.turn(), Err(Disconnect::Closed), "and it stays over");
             }
         }
     }

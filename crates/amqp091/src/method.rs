@@ -46,7 +46,6 @@ impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeErrorKind> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeErrorKind::Truncated)?;
         self.rest = rest;
-        self.bits_left = 0;
         Ok(taken)
     }
 
@@ -592,6 +591,10 @@ pub(crate) mod tests {
         assert_eq!(&octets[view.routing_key.clone()], b"key");
         assert_eq!(&octets[view.address()..view.routing_key.end], b"\x02ex\x03key");
         assert_eq!((view.mandatory, view.immediate), (true, false));
+        let mut immediate = octets.clone();
+        *immediate.last_mut().expect("not empty") = 2;
+        let view = publish_view(&immediate).expect("a publish");
+        assert_eq!((view.mandatory, view.immediate), (false, true));
         let mut not_utf8 = octets;
         not_utf8[8] = 0xff;
         assert_eq!(publish_view(&not_utf8), None);

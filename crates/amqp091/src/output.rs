@@ -557,6 +557,20 @@ mod tests {
     }
 
     #[test]
+    fn shared_parts_keep_their_place_when_the_buffer_is_tidied() {
+        let mut output = Output::new();
+        let front = body(100_000);
+        output.raw(&front);
+        assert!(output.deliver(1, "t", 1, false, &message(20_000), None));
+        output.advance(front.len());
+        assert!(output.start == 0 && output.capacity() < 400_000);
+        let octets = taken(&mut output, 7);
+        let frames = frames(&octets, FRAME_MAX_UNTUNED);
+        let joined: Vec<u8> = frames[2..].iter().flat_map(|it| it.payload.to_vec()).collect();
+        assert_eq!(joined, body(20_000));
+    }
+
+    #[test]
     fn a_buffer_that_was_large_is_given_back() {
         let mut output = Output::new();
         let fill = |output: &mut Output, octets: usize| {
@@ -567,6 +581,8 @@ mod tests {
         assert!(output.capacity() <= CAPACITY_KEPT);
         fill(&mut output, 1024 * 1024);
         assert!(1024 * 1024 <= output.capacity(), "a busy connection keeps it");
+        fill(&mut output, 512 * 1024);
+        assert!(1024 * 1024 <= output.capacity(), "though it needs half of it now and then");
         fill(&mut output, 8);
         assert!(output.capacity() <= CAPACITY_KEPT, "a quiet one does not");
     }
