@@ -23,7 +23,8 @@ pub enum FaultKind {
     Eio,
     /// No space. From a sync it loses what was pending, as [`FaultKind::Eio`] does.
     Enospc,
-    /// Interrupted by a signal; nothing was done.
+    /// A write, sync or reservation is interrupted by a signal before it did anything; calls on
+    /// names are not affected.
     Eintr,
     /// A write takes only half of the bytes; other operations are not affected.
     Short,
@@ -303,7 +304,7 @@ impl State {
 
     fn step_or_fail(&mut self) -> io::Result<()> {
         match self.step() {
-            None | Some(FaultKind::Short) => Ok(()),
+            None | Some(FaultKind::Short | FaultKind::Eintr) => Ok(()),
             Some(kind) => Err(error_of(kind)),
         }
     }
@@ -518,7 +519,10 @@ impl DiskFile for MemoryFile {
 
     fn allocate_once(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        state.step_or_fail()?;
+        match state.step() {
+            None | Some(FaultKind::Short) => {}
+            Some(kind) => return Err(error_of(kind)),
+        }
         state.reserve(self.inode, bytes as usize)?;
         let inode = state.inodes.get_mut(&self.inode).expect(HELD);
         let from = inode.current.len();
