@@ -716,6 +716,7 @@ mod tests {
                 let with = format!("frame_max {frame_max} and channel_max {channel_max}");
                 assert_eq!(seen, format!("start; tune; tune-ok with {with}"));
                 assert_eq!(peers.turn(), Err(Disconnect::Closed), "and it stays over");
+                assert!(peers.output.is_empty(), "without another word");
             }
         }
     }
