@@ -231,7 +231,7 @@ macro_rules! methods {
 
             /// One of every method, filled by who knows how to make a field.
             #[cfg(test)]
-            pub(crate) fn samples(maker: &mut tests::Maker) -> Vec<Self> {
+            fn samples(maker: &mut tests::Maker) -> Vec<Self> {
                 vec![$( Self::$variant { $($field: tests::Sample::sample(maker)),* } ),*]
             }
         }
@@ -439,7 +439,7 @@ pub fn ack_view(payload: &[u8]) -> Option<AckView> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use model::Value;
     use proptest::prelude::*;
