@@ -125,7 +125,9 @@ impl Headers {
     }
 
     pub(crate) fn remove(&mut self, binding: &Arc<Binding>) {
-        self.each_place(binding, |rules| drop(rules.remove_mut(binding)));
+        self.each_place(binding, |rules| {
+            rules.remove_mut(binding);
+        });
     }
 
     fn each_place(&mut self, binding: &Binding, mut change: impl FnMut(&mut Rules)) {

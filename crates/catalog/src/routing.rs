@@ -10,7 +10,10 @@ use crate::{
 };
 use model::{Facts, Name, Table, Value, properties::Properties};
 use smallvec::SmallVec;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
+};
 
 /// Where a message goes. Reused from message to message, it allocates nothing.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,9 @@ pub enum RouteError {
     #[error("the exchange is not there")]
     NoExchange,
 }
+
+/// From here on a set is cheaper than looking through all.
+const LIST_MAX: usize = 32;
 
 /// What routing may look at.
 struct Address<'a> {
@@ -42,6 +48,8 @@ struct Walk<'c, 'r> {
     vhost: &'c Vhost,
     /// Every exchange met, in order; those from `next` on are still to be asked.
     met: SmallVec<[&'c Exchange; 8]>,
+    /// The addresses of `met`, once they are many.
+    known: HashSet<*const Exchange, BuildHasherDefault<DefaultHasher>>,
     next: usize,
     queues: &'r mut Vec<RoutedQueue>,
     /// Sets of queues taken: of one set each queue comes once anyway.
@@ -67,30 +75,39 @@ impl Catalog {
         route.queues.clear();
         if exchange.is_empty() {
             by_name(vhost, routing_keys, &mut route.queues);
+            once_each(&mut route.queues);
             return Ok(());
         }
         let first = vhost.exchange(exchange).ok_or(RouteError::NoExchange)?;
         let mut address = Address { keys: routing_keys, properties, headers: None, random };
-        let mut walk =
-            Walk { vhost, met: SmallVec::new(), next: 0, queues: &mut route.queues, sets: 0 };
+        let mut walk = Walk {
+            vhost,
+            met: SmallVec::new(),
+            known: HashSet::default(),
+            next: 0,
+            queues: &mut route.queues,
+            sets: 0,
+        };
         walk.met.push(first);
         walk.run(&mut address);
-        if 1 < walk.sets && 1 < walk.queues.len() {
-            walk.queues.sort_unstable();
-            walk.queues.dedup();
+        if 1 < walk.sets {
+            once_each(walk.queues);
         }
         Ok(())
     }
 }
 
-/// The default exchange: each key is the name of a queue.
+/// The default exchange: each key is the name of a queue. Keys may come twice, and so do queues.
 fn by_name(vhost: &Vhost, keys: &[&str], queues: &mut Vec<RoutedQueue>) {
     for key in keys {
-        let Some(queue) = vhost.queue(key) else { continue };
-        let queue = routed(queue);
-        if !queues.contains(&queue) {
-            queues.push(queue);
-        }
+        queues.extend(vhost.queue(key).map(|it| routed(it)));
+    }
+}
+
+fn once_each(queues: &mut Vec<RoutedQueue>) {
+    if 1 < queues.len() {
+        queues.sort_unstable();
+        queues.dedup();
     }
 }
 
@@ -98,9 +115,7 @@ impl<'c> Walk<'c, '_> {
     fn run(&mut self, address: &mut Address<'_>) {
         while let Some(exchange) = self.met.get(self.next).copied() {
             self.next += 1;
-            let before = (self.sets, self.queues.len());
-            let found = self.ask(exchange, address);
-            if !found && before == (self.sets, self.queues.len()) {
+            if !self.ask(exchange, address) {
                 let alternate = exchange.alternate().and_then(|it| self.vhost.exchange(it));
                 alternate.into_iter().for_each(|it| self.meet(it));
             }
@@ -108,9 +123,19 @@ impl<'c> Walk<'c, '_> {
     }
 
     fn meet(&mut self, exchange: &'c Exchange) {
-        if !self.met.iter().any(|it| std::ptr::eq(*it, exchange)) {
-            self.met.push(exchange);
+        if self.met.len() < LIST_MAX {
+            if self.met.iter().any(|it| std::ptr::eq(*it, exchange)) {
+                return;
+            }
+        } else {
+            if self.known.is_empty() {
+                self.known.extend(self.met.iter().map(|it| std::ptr::from_ref(*it)));
+            }
+            if !self.known.insert(std::ptr::from_ref(exchange)) {
+                return;
+            }
         }
+        self.met.push(exchange);
     }
 
     fn take_set(&mut self, targets: &'c Targets) {
@@ -142,7 +167,7 @@ impl<'c> Walk<'c, '_> {
             Index::Direct(_) if exchange.name.is_empty() => {
                 let found = self.queues.len();
                 by_name(self.vhost, address.keys, self.queues);
-                self.sets += usize::from(found < self.queues.len());
+                self.sets += self.queues.len() - found;
             }
             Index::Direct(by_key) => {
                 for key in address.keys {

@@ -192,8 +192,9 @@ impl Catalog {
     fn remove_vhost(&mut self, id: VhostId) {
         let Some(name) = self.vhost_names.get(&id).cloned() else { return };
         if let Some(vhost) = self.vhosts.get(&name) {
-            let queues = &mut self.queues;
-            vhost.queues().for_each(|it| drop(queues.remove_mut(&it.id)));
+            for queue in vhost.queues() {
+                self.queues.remove_mut(&queue.id);
+            }
         }
         self.vhosts.remove_mut(&name);
         self.vhost_names.remove_mut(&id);
