@@ -9,14 +9,35 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub enum Administration {
     /// On an empty folder: a virtual host and a user who may do everything in it.
-    First { user: Name, password: PasswordHash, vhost: Name },
+    First {
+        user: Name,
+        password: PasswordHash,
+        vhost: Name,
+    },
     /// Adds a user, or changes the password and tags of one.
-    SetUser { user: Name, password: PasswordHash, tags: Vec<Name> },
-    RemoveUser { user: Name },
+    SetUser {
+        user: Name,
+        password: PasswordHash,
+        tags: Vec<Name>,
+    },
+    RemoveUser {
+        user: Name,
+    },
     /// Regular expressions over names; the empty one matches nothing.
-    SetPermissions { user: Name, vhost: Name, configure: String, write: String, read: String },
-    RemovePermissions { user: Name, vhost: Name },
-    AddVhost { vhost: Name },
+    SetPermissions {
+        user: Name,
+        vhost: Name,
+        configure: String,
+        write: String,
+        read: String,
+    },
+    RemovePermissions {
+        user: Name,
+        vhost: Name,
+    },
+    AddVhost {
+        vhost: Name,
+    },
 }
 
 /// Why it was not done.

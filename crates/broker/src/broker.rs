@@ -3,7 +3,7 @@
 
 use crate::{
     budget::Budget,
-    hand_over::{Aftermath, After, Gone, HandOver, Load, ShardCommand},
+    hand_over::{After, Aftermath, Gone, HandOver, Load, ShardCommand},
     mailbox::Mailbox,
     owner::Owner,
     reclaim_progress::Reclaim,
@@ -23,6 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 use storage::{Kind, Log, LogError};
 
@@ -98,15 +99,19 @@ impl Broker {
         for declared in catalog.queues() {
             let mut state = shards[usize::from(declared.shard.0) % shards.len()].lock();
             let mut queue = Queue::new((*declared.policy).clone(), now);
-            restored.fill(&mut queue, now, &mut |position| state.occupancy.arrive_again(position));
-            state.insert(queue, Arc::clone(&declared.policy));
+            let arrive = &mut |position| state.occupancy.arrive_again(position);
+            let origins = restored.fill(&mut queue, now, arrive);
+            state.insert(queue, Arc::clone(&declared.policy), origins);
         }
         {
             let mut state = shards[0].lock();
             for (segment, ever) in &restored.ever {
                 state.occupancy.had(*segment, *ever);
             }
-            for ((at, about), count) in &restored.notes {
+            // Notes about segments that are gone speak about nothing.
+            let segments = shared.log.segments();
+            let exists = |it: u32| segments.iter().any(|segment| segment.id.0 == it);
+            for ((at, about), count) in restored.notes.iter().filter(|((_, it), _)| exists(*it)) {
                 state.occupancy.noted(*at, *about, *count);
             }
         }
@@ -322,6 +327,21 @@ impl Broker {
                 None => Notice::Unblocked,
             });
         }
+        if reason.is_none() {
+            self.0.shared.wake_held_back();
+        }
+    }
+
+    /// Ready when publishers are not blocked.
+    pub(crate) fn poll_unblocked(&self, context: &Context<'_>) -> Poll<()> {
+        if self.blocked().is_some() {
+            self.0.shared.hold_back(context.waker());
+            // The block may have ended before the waker was in the list.
+            if self.blocked().is_some() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
     }
 
     pub(crate) fn blocked(&self) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! The arguments of a consumer: which there are, and what is said of wrong ones.
 
 use catalog::{Queue, QueueKind};
-use model::{Refusal, Table, Value};
+use model::{Refusal, Table};
 
 /// What a consumer asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) fn read(queue: &Queue, arguments: &Table) -> Result<ConsumerArguments
         Some(value) => match value.as_integer() {
             Some(number) => Ok(Some(number)),
             None => {
-                let got = catalog::type_name(value);
+                let got = value.type_name();
                 Err(invalid(argument, format!(": \"expected integer, got {got}\"")))
             }
         },
@@ -56,7 +56,7 @@ pub(crate) fn read(queue: &Queue, arguments: &Table) -> Result<ConsumerArguments
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Name, QueueId, QueuePolicy, SessionId, ShardId, VhostId};
+    use model::{Name, QueueId, QueuePolicy, SessionId, ShardId, Value, VhostId};
     use std::sync::Arc;
 
     fn queue() -> Queue {

@@ -27,11 +27,7 @@ pub(crate) struct Forwarded {
 ///
 /// # Errors
 /// [`LogError`], when the log has failed.
-pub(crate) fn forward(
-    dead: &Dead,
-    shared: &Shared,
-    now: Timestamp,
-) -> Result<Forwarded, LogError> {
+pub(crate) fn forward(dead: &Dead, shared: &Shared, now: Timestamp) -> Result<Forwarded, LogError> {
     let Some(message) = &dead.message else { return Ok(Forwarded::default()) };
     if dead.source.dead_letter.is_none() {
         return Ok(Forwarded::default());
@@ -70,8 +66,7 @@ pub(crate) fn forward(
         }
         let queues: Queues = std::iter::once(target.queue).collect();
         let (message, redelivered) = (Arc::clone(&letter), dead.redelivered);
-        let it =
-            Published { message, place, spilled, room, redelivered, queues, confirm: None };
+        let it = Published { message, place, spilled, room, redelivered, queues, confirm: None };
         published.push((target.shard, it));
     }
     Ok(Forwarded { record, published })
@@ -88,7 +83,8 @@ fn targets(
     let keys = dead_letter::routing_keys(letter);
     let keys: SmallVec<[&str; 4]> = keys.iter().map(|it| it.as_ref()).collect();
     let mut route = Route::default();
-    let routed = catalog.route(vhost, letter.exchange(), &keys, letter.properties(), now.0, &mut route);
+    let routed =
+        catalog.route(vhost, letter.exchange(), &keys, letter.properties(), now.0, &mut route);
     if routed.is_err() {
         // A missing exchange drops the message silently, as RabbitMQ does.
         return SmallVec::new();

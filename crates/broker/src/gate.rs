@@ -158,6 +158,7 @@ impl Gate {
         let is_blind = !blind_copies.is_empty();
         self.route(publisher, exchange, &keys, message.properties())?;
         let destinations = Arc::new(Destinations::of(&self.route));
+        drop(keys);
         let message = if is_blind { without_blind_copies(&message) } else { message };
         Ok(Admitted { message: Arc::new(message), destinations })
     }
@@ -212,7 +213,7 @@ fn check_user_id(publisher: Publisher<'_>, claimed: Option<&str>) -> Result<(), 
 /// The routing keys in a header: an array of long strings, or it is refused.
 fn extra_keys(headers: &Table, header: &str) -> Result<SmallVec<[String; 2]>, Refusal> {
     let wrong = |value: &Value| {
-        let letter = catalog::type_name(value);
+        let letter = value.type_name();
         Refusal::Invalid(format!(
             "invalid message: {{unacceptable_type_in_header,\"{header}\",{letter}}}"
         ))

@@ -3,7 +3,9 @@
 
 use crate::mailbox::Mailbox;
 use engine::{Command, DeathReason, Place};
-use model::{ChannelId, EntryId, LogPosition, Message, Name, Notice, QueueId, QueuePolicy, SessionId};
+use model::{
+    ChannelId, EntryId, LogPosition, Message, Name, Notice, QueueId, QueuePolicy, SessionId,
+};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -23,19 +25,34 @@ pub(crate) struct HandOver {
 pub(crate) enum ShardCommand {
     Publish(Published),
     /// A command for one queue, and what the session is told when the queue is gone.
-    Queue { queue: QueueId, command: Command, otherwise: Option<Box<Notice>> },
+    Queue {
+        queue: QueueId,
+        command: Command,
+        otherwise: Option<Box<Notice>>,
+    },
     Create(Arc<QueuePolicy>),
     /// Answers `Declared` with the queue's counts, once `after` is durable.
-    Look { queue: QueueId, channel: ChannelId, name: Name, after: Option<LogPosition> },
+    Look {
+        queue: QueueId,
+        channel: ChannelId,
+        name: Name,
+        after: Option<LogPosition>,
+    },
     Delete(Delete),
     /// Says it at the end of the turn: at once, after a position, or after everything that the turn
     /// itself writes.
-    Tell { notice: Notice, after: After },
+    Tell {
+        notice: Notice,
+        after: After,
+    },
     EndSession,
     /// A dead letter whose body has been read.
     DeadLetter(Box<Dead>),
     /// Bodies that a queue asked for.
-    Loaded { queue: QueueId, messages: Vec<(EntryId, Option<Arc<Message>>)> },
+    Loaded {
+        queue: QueueId,
+        messages: Vec<(EntryId, Option<Arc<Message>>)>,
+    },
 }
 
 /// What a `Tell` waits for.
@@ -111,15 +128,14 @@ impl Aftermath {
 
 /// A read that a queue waits for.
 #[derive(Debug)]
-pub enum Load {
+pub(crate) enum Load {
     Bodies { shard: model::ShardId, queue: QueueId, entries: Vec<(EntryId, Place)> },
-    #[doc(hidden)]
     DeadLetter { shard: model::ShardId, dead: DeadLoad },
 }
 
 /// A dead letter whose body is on disk.
 #[derive(Debug)]
-pub struct DeadLoad(pub(crate) Box<Dead>);
+pub(crate) struct DeadLoad(pub(crate) Box<Dead>);
 
 /// A queue that its shard has let go.
 #[derive(Debug)]

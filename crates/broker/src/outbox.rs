@@ -94,8 +94,7 @@ impl Outbox {
             // The ring stays sorted although sessions append in their own order.
             let newest = self.waiting.back().map_or(LogPosition(0), |it| it.after);
             let after = self.staged_after.max(newest);
-            let notices =
-                std::mem::replace(&mut self.staged, self.spare.pop().unwrap_or_default());
+            let notices = std::mem::replace(&mut self.staged, self.spare.pop().unwrap_or_default());
             self.waiting.push_back(Batch { after, notices });
             self.staged_after = LogPosition(0);
         }

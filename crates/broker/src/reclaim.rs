@@ -32,7 +32,8 @@ impl Broker {
             return Ok(retired);
         }
         let occupancy = self.occupancy_at_rest(now);
-        let existing: HashSet<u32> = self.shared().log.segments().iter().map(|it| it.id.0).collect();
+        let existing: HashSet<u32> =
+            self.shared().log.segments().iter().map(|it| it.id.0).collect();
         progress.evacuated.retain(|it| existing.contains(it));
         let mut evacuated = false;
         for segment in sealed {
@@ -180,14 +181,14 @@ impl Broker {
         message: &Message,
         now: Timestamp,
     ) -> Result<(), LogError> {
-        let Some(held) = state.queues.get(&queue) else { return Ok(()) };
+        let Some(held) = state.queues.get_mut(&queue) else { return Ok(()) };
         let Some(known) = held.queue.entry_state(entry).filter(|it| it.place == from) else {
             return Ok(());
         };
         let Place::Log { position: from, .. } = from else { return Ok(()) };
         let target = record::Target {
             queue,
-            origin: known.origin,
+            origin: held.origin(entry, from),
             redelivered: known.redelivered,
             acquired: known.acquired,
             failed: known.failed,
@@ -215,23 +216,21 @@ impl Broker {
         let mut counted = Vec::new();
         let is_needed =
             |it: &LogPosition| it.segment() != segment && existing.contains(&it.segment());
-        let scanned = self.shared().log.scan(SegmentId(segment), &mut |it| {
-            match Record::decode(it.kind.0, it.payload) {
-                Ok(Record::Removed { queue, positions }) => {
-                    removed.entry(queue).or_default().extend(positions.into_iter().filter(is_needed));
-                }
-                Ok(Record::Message { record, .. }) => {
-                    for (queue, position) in record.replaces.iter().filter(|it| is_needed(&it.1)) {
-                        removed.entry(*queue).or_default().push(*position);
-                    }
-                }
-                Ok(Record::Counted { queue, position, acquired, failed })
-                    if is_needed(&position) =>
-                {
-                    counted.push((queue, position, acquired, failed));
-                }
-                _ => {}
+        let scanned = self.shared().log.scan(SegmentId(segment), &mut |it| match Record::decode(
+            it.kind.0, it.payload,
+        ) {
+            Ok(Record::Removed { queue, positions }) => {
+                removed.entry(queue).or_default().extend(positions.into_iter().filter(is_needed));
             }
+            Ok(Record::Message { record, .. }) => {
+                for (queue, position) in record.replaces.iter().filter(|it| is_needed(&it.1)) {
+                    removed.entry(*queue).or_default().push(*position);
+                }
+            }
+            Ok(Record::Counted { queue, position, acquired, failed }) if is_needed(&position) => {
+                counted.push((queue, position, acquired, failed));
+            }
+            _ => {}
         });
         if let Err(error) = scanned {
             self.shared().hooks.damaged(&format!("segment {segment} while reclaiming: {error}"));

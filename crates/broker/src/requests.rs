@@ -125,8 +125,7 @@ impl SessionHandle {
         decision: impl FnOnce(&Catalog, &Who<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let (user, vhost) = self.who();
-        let who =
-            Who { user: &user, vhost: &vhost, session: self.session, client_id: None };
+        let who = Who { user: &user, vhost: &vhost, session: self.session, client_id: None };
         decision(catalog, &who)
     }
 
@@ -191,7 +190,8 @@ impl SessionHandle {
 
     fn declare_queue(&mut self, it: DeclareQueue) -> Result<(), Refusal> {
         let channel = it.channel;
-        if it.queue.starts_with(REPLY_PREFIX) && self.broker.replies().requester(&it.queue).is_some()
+        if it.queue.starts_with(REPLY_PREFIX)
+            && self.broker.replies().requester(&it.queue).is_some()
         {
             let queue = it.queue.clone();
             self.mailbox.push(Notice::Declared { channel, queue, ready: 0, consumers: 1 });
@@ -202,9 +202,8 @@ impl SessionHandle {
         let (queue, is_new) = {
             let mut owner = self.broker.owner().lock();
             let shard = owner.next_shard();
-            let declared = self.decide(owner.catalog(), |catalog, who| {
-                catalog.declare_queue(who, &it, shard)
-            })?;
+            let declared = self
+                .decide(owner.catalog(), |catalog, who| catalog.declare_queue(who, &it, shard))?;
             match declared {
                 Declared::Exists(queue) => (queue, false),
                 Declared::Created(change, queue) => {
@@ -296,12 +295,7 @@ impl SessionHandle {
         Ok(())
     }
 
-    fn fetch(
-        &mut self,
-        channel: ChannelId,
-        name: &Name,
-        automatic: bool,
-    ) -> Result<(), Refusal> {
+    fn fetch(&mut self, channel: ChannelId, name: &Name, automatic: bool) -> Result<(), Refusal> {
         let queue = self.queue_to_read(name)?;
         let command = Command::Fetch { session: self.session, channel, automatic };
         self.ask_queue(channel, &queue, command);

@@ -4,7 +4,8 @@
 use catalog::{Catalog, Change};
 use engine::{Place, Queue, Record, Restored, record::MessageFacts, record::kind};
 use foldhash::HashMap;
-use model::{LogPosition, QueueId, Timestamp};
+use model::{EntryId, LogPosition, QueueId, Timestamp};
+use std::collections::BTreeMap;
 
 /// One message as the log knows it.
 #[derive(Clone, Debug)]
@@ -257,15 +258,22 @@ pub(crate) const SNAPSHOT_FIRST: u8 = 2;
 pub(crate) const SNAPSHOT_LAST: u8 = 1;
 
 impl RestoredQueues {
-    /// Puts the messages of the queue back; tells the position of each.
-    pub(crate) fn fill(&mut self, queue: &mut Queue, now: Timestamp, each: &mut dyn FnMut(LogPosition)) {
+    /// Puts the messages of the queue back and tells the position of each. Returns where copied ones first
+    /// lay.
+    pub(crate) fn fill(
+        &mut self,
+        queue: &mut Queue,
+        now: Timestamp,
+        each: &mut dyn FnMut(LogPosition),
+    ) -> BTreeMap<EntryId, LogPosition> {
         let id = queue.policy().queue;
         let stopped = self.stopped.remove(&id).unwrap_or_default();
-        for it in self.entries.remove(&id).unwrap_or_default().list {
+        let mut origins = BTreeMap::new();
+        // A queue numbers what is put back from 1 on.
+        for (entry, it) in (1..).zip(self.entries.remove(&id).unwrap_or_default().list) {
             // After a crash nobody knows who got what: only an orderly stop has told.
-            let redelivered = it.redelivered
-                || !self.orderly
-                || stopped.binary_search(&it.position).is_ok();
+            let redelivered =
+                it.redelivered || !self.orderly || stopped.binary_search(&it.position).is_ok();
             let restored = Restored {
                 place: Place::Log { position: it.position, end: it.end },
                 origin: it.origin,
@@ -276,8 +284,12 @@ impl RestoredQueues {
                 acquired: it.acquired,
                 failed: it.failed,
             };
+            if it.origin != it.position {
+                origins.insert(EntryId(entry), it.origin);
+            }
             each(it.position);
             queue.restore(restored, now);
         }
+        origins
     }
 }

@@ -152,11 +152,8 @@ impl SessionHandle {
 
     /// While the disk is full nothing of a publisher goes on, so that nothing of it is lost.
     fn stalls(&self, requests: &[Request]) -> bool {
-        let publishes = || {
-            requests
-                .iter()
-                .any(|it| matches!(it, Request::Publish(_) | Request::Commit { .. }))
-        };
+        let publishes =
+            || requests.iter().any(|it| matches!(it, Request::Publish(_) | Request::Commit { .. }));
         self.broker.blocked().is_some() && (!self.stalled.is_empty() || publishes())
     }
 
@@ -207,12 +204,8 @@ impl SessionHandle {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let vhost = self.vhost_in(catalog)?;
-        let who = Who {
-            user: &self.user,
-            vhost: &self.vhost,
-            session: self.session,
-            client_id: None,
-        };
+        let who =
+            Who { user: &self.user, vhost: &self.vhost, session: self.session, client_id: None };
         let publisher = Publisher { catalog, vhost: &vhost, who };
         let Admitted { message, destinations } = self.gate.admit(publisher, publish)?;
         if message.exchange().is_empty()
@@ -332,11 +325,7 @@ impl SessionHandle {
     }
 
     /// Takes what the broker says, or is woken when it says something.
-    pub fn poll_notices(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &mut Vec<Notice>,
-    ) -> Poll<()> {
+    pub fn poll_notices(&mut self, context: &mut Context<'_>, out: &mut Vec<Notice>) -> Poll<()> {
         loop {
             let before = out.len();
             if self.mailbox.poll(context, out).is_pending() {

@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) pending_bytes_max: u64,
     wanted: AtomicU64,
     failed: AtomicBool,
-    congested: Mutex<Vec<Waker>>,
+    held_back: Mutex<Vec<Waker>>,
 }
 
 impl Shared {
@@ -66,7 +66,7 @@ impl Shared {
             pending_bytes_max,
             wanted: AtomicU64::new(0),
             failed: AtomicBool::new(false),
-            congested: Mutex::default(),
+            held_back: Mutex::default(),
         }
     }
 
@@ -126,26 +126,33 @@ impl Shared {
         if !self.is_congested() {
             return Poll::Ready(());
         }
-        let mut congested = self.congested.lock();
+        self.hold_back(context.waker());
         // The log may have caught up before the waker was in the list.
         if !self.is_congested() {
             return Poll::Ready(());
         }
-        if !congested.iter().any(|it| it.will_wake(context.waker())) {
-            congested.push(context.waker().clone());
-        }
-        drop(congested);
         self.hooks.sync_wanted();
         Poll::Pending
     }
 
+    /// Wakes this one when publishers may go on.
+    pub(crate) fn hold_back(&self, waker: &Waker) {
+        let mut held_back = self.held_back.lock();
+        if !held_back.iter().any(|it| it.will_wake(waker)) {
+            held_back.push(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake_held_back(&self) {
+        let wakers = std::mem::take(&mut *self.held_back.lock());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// The log has written what it had; who was held back looks again.
     pub(crate) fn relieve(&self) {
-        if self.is_congested() {
-            return;
+        if !self.is_congested() {
+            self.wake_held_back();
         }
-        let wakers = std::mem::take(&mut *self.congested.lock());
-        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

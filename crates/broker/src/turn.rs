@@ -3,7 +3,7 @@
 use crate::{
     dead_letters,
     hand_over::{
-        Aftermath, After, Dead, DeadLoad, Delete, Gone, HandOver, Load, Published, ShardCommand,
+        After, Aftermath, Dead, DeadLoad, Delete, Gone, HandOver, Load, Published, ShardCommand,
     },
     occupancy::Occupancy,
     outbox::Outbox,
@@ -11,9 +11,12 @@ use crate::{
 };
 use engine::{Command, Effect, Enqueue, Place, Queue, record, record::kind};
 use foldhash::HashMap;
-use model::{LogPosition, Notice, QueueId, QueuePolicy, Refusal, ResourceKind, SessionId, ShardId, Timestamp};
+use model::{
+    EntryId, LogPosition, Notice, QueueId, QueuePolicy, Refusal, ResourceKind, SessionId, ShardId,
+    Timestamp,
+};
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 use storage::{Kind, LogError};
@@ -29,6 +32,22 @@ pub(crate) struct Held {
     wake_at: Option<Timestamp>,
     /// Dead letters of it whose bodies are being read; later ones wait behind them.
     dead_loading: u64,
+    /// Where copied messages first lay: their place in the order of the queue after a restart.
+    origins: BTreeMap<EntryId, LogPosition>,
+}
+
+/// Origins kept before those of messages that have gone are thrown away.
+const ORIGINS_MIN: usize = 256;
+
+impl Held {
+    /// Where the message first lay, now that it is copied from `position`.
+    pub(crate) fn origin(&mut self, entry: EntryId, position: LogPosition) -> LogPosition {
+        if ORIGINS_MIN <= self.origins.len() && self.origins.len().is_power_of_two() {
+            let queue = &self.queue;
+            self.origins.retain(|it, _| queue.entry_state(*it).is_some());
+        }
+        *self.origins.entry(entry).or_insert(position)
+    }
 }
 
 /// Everything that belongs to one shard.
@@ -72,9 +91,14 @@ impl State {
         }
     }
 
-    /// Takes in a queue, new or restored.
-    pub(crate) fn insert(&mut self, queue: Queue, policy: Arc<QueuePolicy>) {
-        let held = Held { queue, policy, resident: 0, wake_at: None, dead_loading: 0 };
+    /// Takes in a queue, new or restored, and where its copied messages first lay.
+    pub(crate) fn insert(
+        &mut self,
+        queue: Queue,
+        policy: Arc<QueuePolicy>,
+        origins: BTreeMap<EntryId, LogPosition>,
+    ) {
+        let held = Held { queue, policy, resident: 0, wake_at: None, dead_loading: 0, origins };
         self.queues.insert(held.policy.queue, held);
     }
 
@@ -121,7 +145,8 @@ impl State {
                 }
             }
             ShardCommand::Create(policy) => {
-                self.insert(Queue::new((*policy).clone(), now), Arc::clone(&policy));
+                let queue = Queue::new((*policy).clone(), now);
+                self.insert(queue, Arc::clone(&policy), BTreeMap::new());
                 self.apply(policy.queue, Command::Touch, shared, now, aftermath);
             }
             ShardCommand::Look { queue, channel, name, after } => {
@@ -335,7 +360,7 @@ impl State {
         if let Some(at) = held.wake_at {
             self.timers.remove(&(at, queue));
         }
-        held.queue.for_each_place(&mut |place| match place {
+        held.queue.for_each_place(|place| match place {
             Place::Log { position, .. } => self.occupancy.leave(position),
             Place::Spill { position } => self.spill_occupancy.leave(position),
             Place::Memory => {}
@@ -390,13 +415,7 @@ impl State {
     }
 
     /// The death as one record: gone from the source and arrived in every target, or neither.
-    fn forward(
-        &mut self,
-        dead: &Dead,
-        shared: &Shared,
-        now: Timestamp,
-        aftermath: &mut Aftermath,
-    ) {
+    fn forward(&mut self, dead: &Dead, shared: &Shared, now: Timestamp, aftermath: &mut Aftermath) {
         let forwarded = match dead_letters::forward(dead, shared, now) {
             Ok(forwarded) => forwarded,
             Err(error) => return shared.fail(&error),

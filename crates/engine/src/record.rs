@@ -310,7 +310,7 @@ impl Record {
                 priority: facts.priority,
                 ttl_ms: facts.expiration.and_then(|it| it.parse().ok()),
             };
-            let size = front.rest.len() as u64;
+            let size = (front.rest.len() - front.address_len - front.properties_len) as u64;
             return Ok(Self::Message { record: front.record, size, facts });
         }
         let mut reader = Reader(payload);

@@ -67,6 +67,29 @@ impl Value {
         }
     }
 
+    /// The name of its type in the texts of refusals.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "bool",
+            Self::I8(_) => "byte",
+            Self::U8(_) => "unsignedbyte",
+            Self::I16(_) => "short",
+            Self::U16(_) => "unsignedshort",
+            Self::I32(_) => "signedint",
+            Self::U32(_) => "unsignedint",
+            Self::I64(_) => "long",
+            Self::F32(_) => "float",
+            Self::F64(_) => "double",
+            Self::Decimal(..) => "decimal",
+            Self::LongString(_) => "longstr",
+            Self::ByteArray(_) => "binary",
+            Self::Array(_) => "array",
+            Self::Timestamp(_) => "timestamp",
+            Self::Table(_) => "table",
+            Self::Void => "void",
+        }
+    }
+
     /// The text of a long string, if it is UTF-8.
     pub fn as_text(&self) -> Option<&str> {
         match self {

@@ -244,10 +244,7 @@ pub struct DeclaredQueue {
 }
 
 impl LocalSession {
-    async fn ask(
-        &self,
-        question: impl FnOnce(ChannelId) -> Request,
-    ) -> Result<Notice, LocalError> {
+    async fn ask(&self, question: impl FnOnce(ChannelId) -> Request) -> Result<Notice, LocalError> {
         let channel = {
             let mut state = self.0.state.lock();
             let channel = state.free_channel().ok_or(LocalError::TooMany)?;

@@ -15,6 +15,9 @@ use std::{
 };
 use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
 
+/// Bodies of transient messages for which memory is short; emptied at every start.
+const SPILL_FOLDER: &str = "spill";
+
 /// How a node is opened.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -109,19 +112,24 @@ impl Node {
     /// [`OpenError`]: in use, newer, or not to be read or written.
     pub fn open(options: NodeOptions) -> Result<Self, OpenError> {
         let folder = &options.data_dir;
-        let refused = |error: &storage::OpenError| OpenError::of(folder, error);
-        let io = |what: String| OpenError::Io { folder: folder.clone(), what };
-        let disk = RealDisk::open(folder).map_err(|it| refused(&it))?;
-        Self::on_disk(Arc::new(disk), &options).map_err(|error| match error {
-            StartError::Open(error) => refused(&error),
-            StartError::Log(error) => {
-                OpenError::Failed { folder: folder.clone(), what: error.to_string() }
+        let log_disk = RealDisk::open(folder);
+        let disks = log_disk.and_then(|it| Ok((it, RealDisk::open(folder.join(SPILL_FOLDER))?)));
+        let (log_disk, spill_disk) = disks
+            .map_err(|error| OpenError::Io { folder: folder.clone(), what: error.to_string() })?;
+        Self::on_disks(Arc::new(log_disk), Arc::new(spill_disk), &options).map_err(|error| {
+            let folder = folder.clone();
+            match error {
+                StartError::Open(error) => OpenError::of(&folder, &error),
+                StartError::Failed(what) => OpenError::Failed { folder, what },
             }
-            StartError::Io(error) => io(error.to_string()),
         })
     }
 
-    fn on_disk(disk: Arc<dyn Disk>, options: &NodeOptions) -> Result<Self, StartError> {
+    fn on_disks(
+        log_disk: Arc<dyn Disk>,
+        spill_disk: Arc<dyn Disk>,
+        options: &NodeOptions,
+    ) -> Result<Self, StartError> {
         let clock = Clock::start();
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes.unwrap_or(LogOptions::default().segment_bytes),
@@ -129,10 +137,15 @@ impl Node {
             ..LogOptions::default()
         };
         let mut restorer = Restorer::new();
-        let (log, recovery) = Log::open(Arc::clone(&disk), log_options.clone(), &mut |it| {
-            restorer.record(LogPosition(it.position.0), LogPosition(it.end.0), it.kind.0, it.payload);
+        let (log, recovery) = Log::open(log_disk, log_options.clone(), &mut |it| {
+            restorer.record(
+                LogPosition(it.position.0),
+                LogPosition(it.end.0),
+                it.kind.0,
+                it.payload,
+            );
         })?;
-        let spill = Log::open_spill(disk, LogOptions { sync: false, ..log_options })?;
+        let spill = storage::open_spill(spill_disk, log_options)?;
         let (log, spill) = (Arc::new(log), Arc::new(spill));
         let signals = Arc::new(Signals::default());
         let broker_options = BrokerOptions {
@@ -150,14 +163,15 @@ impl Node {
         if let Some(user) = &options.administrator
             && broker.is_new()
         {
-            broker.administer(Administration::First {
+            let first = Administration::First {
                 user: user.name.clone(),
                 password: user.password.clone(),
                 vhost: user.vhost.clone(),
-            })?;
-            log.flush(true)?;
+            };
+            broker.administer(first).map_err(failed)?;
+            log.flush(true).map_err(failed)?;
         }
-        let threads = Threads::start(&broker, &log, &spill, clock, &signals)?;
+        let threads = Threads::start(&broker, &log, &spill, clock, &signals).map_err(failed)?;
         let threads = Mutex::new(threads);
         Ok(Self { broker, log, clock, signals, threads, recovery, restoration })
     }
@@ -202,7 +216,7 @@ impl Node {
         self.threads.lock().stop();
         self.broker.stop(self.now())?;
         self.log.flush(true)?;
-        self.log.close_in_order()
+        self.log.close_in_order().map(drop)
     }
 }
 
@@ -214,8 +228,7 @@ impl Drop for Node {
 
 enum StartError {
     Open(storage::OpenError),
-    Log(LogError),
-    Io(std::io::Error),
+    Failed(String),
 }
 
 impl From<storage::OpenError> for StartError {
@@ -224,16 +237,8 @@ impl From<storage::OpenError> for StartError {
     }
 }
 
-impl From<LogError> for StartError {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<std::io::Error> for StartError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
+fn failed(error: impl std::fmt::Display) -> StartError {
+    StartError::Failed(error.to_string())
 }
 
 /// Numbers that nobody can guess: the standard library's hash keys come from the system.
