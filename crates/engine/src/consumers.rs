@@ -129,7 +129,8 @@ impl Consumers {
         (Reverse(priority), consumer.arrival)
     }
 
-    pub(crate) fn add(&mut self, subscriber: Subscriber, holder: u32) -> u32 {
+    /// A new consumer, whose holder holds this many deliveries already.
+    pub(crate) fn add(&mut self, subscriber: Subscriber, holder: u32, unsettled: usize) -> u32 {
         let Subscriber { session, consumer: number, priority, .. } = subscriber;
         self.arrivals += 1;
         let consumer = Consumer {
@@ -143,7 +144,7 @@ impl Consumers {
             prefetch: subscriber.prefetch,
             shared: subscriber.shared,
             arrival: self.arrivals,
-            unsettled: 0,
+            unsettled,
             credit: limits::OUTGOING_BYTES_MAX.cast_signed(),
             parked: true,
         };
@@ -319,7 +320,7 @@ mod tests {
     fn highest_priority_is_served_first_and_a_level_in_turn() {
         let mut consumers = Consumers::new(false, false);
         for (number, priority) in [(1, 0), (2, 7), (3, -1), (4, 0), (5, 7)] {
-            let slot = consumers.add(subscriber(number, priority), 0);
+            let slot = consumers.add(subscriber(number, priority), 0, 0);
             consumers.set_prefetch(slot, 2);
         }
         assert_eq!(served(&mut consumers, 100), [2, 5, 2, 5, 1, 4, 1, 4, 3, 3]);
@@ -331,8 +332,8 @@ mod tests {
     #[test]
     fn only_the_first_to_arrive_is_served_until_it_goes() {
         let mut consumers = Consumers::new(true, false);
-        let first = consumers.add(subscriber(1, 0), 0);
-        consumers.add(subscriber(2, 9), 0);
+        let first = consumers.add(subscriber(1, 0), 0, 0);
+        consumers.add(subscriber(2, 9), 0, 0);
         assert_eq!(served(&mut consumers, 100), [1]);
         consumers.remove(first);
         assert_eq!(served(&mut consumers, 100), [2]);
@@ -341,10 +342,10 @@ mod tests {
     #[test]
     fn higher_priority_takes_over_once_its_predecessor_holds_nothing() {
         let mut consumers = Consumers::new(true, true);
-        let first = consumers.add(subscriber(1, 0), 0);
+        let first = consumers.add(subscriber(1, 0), 0, 0);
         consumers.set_prefetch(first, 2);
         assert_eq!(served(&mut consumers, 1), [1]);
-        consumers.add(subscriber(2, 9), 0);
+        consumers.add(subscriber(2, 9), 0, 0);
         assert_eq!(served(&mut consumers, 100), [0; 0]);
         consumers.on_settled(first);
         assert_eq!(served(&mut consumers, 100), [2]);
@@ -355,7 +356,11 @@ mod tests {
         let shared = SharedCredit::new(1);
         let mut consumers = Consumers::new(false, false);
         for number in 1..=2 {
-            consumers.add(Subscriber { shared: Some(shared.clone()), ..subscriber(number, 0) }, 0);
+            consumers.add(
+                Subscriber { shared: Some(shared.clone()), ..subscriber(number, 0) },
+                0,
+                0,
+            );
         }
         assert_eq!(served(&mut consumers, 100), [1]);
         assert_eq!(shared.left(), 0);

@@ -185,6 +185,11 @@ impl Unsettled {
         })
     }
 
+    /// How many messages a holder holds.
+    pub(crate) fn count(&self, holder: u32) -> usize {
+        self.held(holder).count()
+    }
+
     /// What a holder holds, oldest message first.
     pub(crate) fn held_by(&self, holder: u32) -> Vec<EntryId> {
         let mut ids: Vec<_> = self.held(holder).map(|it| it.entry.id).collect();

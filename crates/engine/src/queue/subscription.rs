@@ -22,8 +22,12 @@ impl Queue {
         if is_welcome {
             self.used = now;
             let holder = self.unsettled.holder(session, Some(consumer));
-            let slot = self.consumers.add(subscriber, holder);
+            // A number may be given again while its former consumer's deliveries are unsettled.
+            let slot = self.consumers.add(subscriber, holder, self.unsettled.count(holder));
             self.unsettled.set_consumer(holder, Some(slot));
+            if let Some(due) = self.overdue_at(self.consumers.get(slot)) {
+                self.overdue_due = self.overdue_due.min(due);
+            }
         }
     }
 

@@ -65,21 +65,22 @@ impl Queue {
         consumer.timeout_ms.or(self.policy.consumer_timeout_ms).filter(|it| 0 < *it)
     }
 
+    /// When the oldest delivery of this consumer has taken too long.
+    pub(super) fn overdue_at(&self, consumer: &Consumer) -> Option<Timestamp> {
+        let oldest = self.unsettled.oldest(consumer.holder)?;
+        Some(oldest.plus_ms(self.timeout_ms(consumer)?))
+    }
+
     fn cancel_overdue(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if now < self.overdue_due {
             return;
         }
         self.overdue_due = END_OF_TIME;
         for slot in self.consumers.slots() {
-            let consumer = self.consumers.get(slot);
-            let oldest = self.unsettled.oldest(consumer.holder);
-            if let (Some(timeout_ms), Some(oldest)) = (self.timeout_ms(consumer), oldest) {
-                let due = oldest.plus_ms(timeout_ms);
-                if due <= now {
-                    self.cancel(slot, now, effects);
-                } else {
-                    self.overdue_due = self.overdue_due.min(due);
-                }
+            match self.overdue_at(self.consumers.get(slot)) {
+                Some(due) if due <= now => self.cancel(slot, now, effects),
+                Some(due) => self.overdue_due = self.overdue_due.min(due),
+                None => {}
             }
         }
     }

@@ -2,3 +2,5 @@
 
 mod case;
 mod contract;
+mod reference;
+mod random;
