@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn long_literal_is_allowed_in_tests_only() {
         let line = format!("const A: &str = \"{}\";\n", "x".repeat(90));
-        check_text(&format!("//! X.\n{line}"), &["x.rs:2: 108 columns, 100 allowed"]);
+        check_text(&format!("//! X.\n{line}"), &["x.rs:2: 109 columns, 100 allowed"]);
         check_text(&format!("//! X.\n#[cfg(test)]\nmod tests {{\n{line}}}\n"), &[]);
         let comment = format!("// {}\n", "x".repeat(98));
         let tests = format!("//! X.\n#[cfg(test)]\nmod tests {{\n{comment}}}\n");
