@@ -1,5 +1,5 @@
-//! Who may do what. Everything that is allowed is allowed by `Catalog::authorize` and its neighbours
-//! here; what no entry allows is refused.
+//! Who may do what. Everything that is allowed is allowed by `Catalog::authorize` and its
+//! neighbours here; what no entry allows is refused.
 
 use crate::{
     objects::{ExchangeKind, TopicPermissions},
@@ -69,7 +69,8 @@ impl Catalog {
         })
     }
 
-    /// The user may do anything at all with the object of this name, so may know whether it is there.
+    /// The user may do anything at all with the object of this name, so may know whether it is
+    /// there.
     ///
     /// # Errors
     /// [`Refusal::Access`].
@@ -98,8 +99,8 @@ impl Catalog {
         }
     }
 
-    /// The user may publish with this key to the topic exchange, or bind with it. Without an entry for
-    /// the exchange every topic is allowed.
+    /// The user may publish with this key to the topic exchange, or bind with it. Without an entry
+    /// for the exchange every topic is allowed.
     ///
     /// # Errors
     /// [`Refusal::TopicAccess`].
@@ -124,8 +125,8 @@ impl Catalog {
         })
     }
 
-    /// Everything about a publish that the catalog can refuse, in order: write permission, existence,
-    /// internal exchange, and for topic exchanges the keys (length, then permission).
+    /// Everything about a publish that the catalog can refuse, in order: write permission,
+    /// existence, internal exchange, and for topic exchanges the keys (length, then permission).
     ///
     /// # Errors
     /// [`Refusal::Access`], `NotFound`, `InternalExchange`, `Invalid` or `TopicAccess`.

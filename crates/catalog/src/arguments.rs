@@ -1,5 +1,5 @@
-//! The arguments of queue declarations in one table: which kind of queue knows which, what values they
-//! take, and the rules (`QueuePolicy`) that they come to.
+//! The arguments of queue declarations in one table: which kind of queue knows which, what values
+//! they take, and the rules (`QueuePolicy`) that they come to.
 
 use crate::{
     objects::{Queue, QueueKind},
@@ -258,8 +258,8 @@ pub(crate) fn check(
     }
 }
 
-/// The first difference between the arguments of a redeclaration and those of the queue, and how it is
-/// told. Arguments that its kind does not know are ignored.
+/// The first difference between the arguments of a redeclaration and those of the queue, and how it
+/// is told. Arguments that its kind does not know are ignored.
 pub(crate) fn difference(queue: &Queue, received: &Table) -> Option<(&'static str, String)> {
     if queue.arguments.is_empty() && received.is_empty() {
         return None;

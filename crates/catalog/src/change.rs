@@ -1,5 +1,5 @@
-//! What can happen to the catalog. Applying the same changes in the same order makes the same catalog,
-//! so the log of them is the catalog on disk.
+//! What can happen to the catalog. Applying the same changes in the same order makes the same
+//! catalog, so the log of them is the catalog on disk.
 
 use crate::objects::{
     Binding, ExchangeFacts, Permissions, Queue, TopicPermissions, User, VhostFacts,
@@ -14,8 +14,8 @@ pub enum Change {
     NextQueueId(QueueId),
     /// No virtual host gets a smaller number from now on.
     NextVhostId(VhostId),
-    /// A new virtual host with its predeclared exchanges, or new facts (limits among them) of one that
-    /// is there; the name of an existing one stays.
+    /// A new virtual host with its predeclared exchanges, or new facts (limits among them) of one
+    /// that is there; the name of an existing one stays.
     VhostSet(Arc<VhostFacts>),
     /// With everything in it.
     VhostRemoved(VhostId),

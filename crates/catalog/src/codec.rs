@@ -1,5 +1,5 @@
-//! Changes as octets: a version, a kind, the fields in big-endian order. Written once, read for ever:
-//! a new form of a field is a new version.
+//! Changes as octets: a version, a kind, the fields in big-endian order. Written once, read for
+//! ever: a new form of a field is a new version.
 
 use crate::{
     arguments::{self, Identity},
@@ -99,8 +99,8 @@ impl Change {
     /// Reads one change, which must be all of `octets`.
     ///
     /// # Errors
-    /// [`ChangeError`], when it is cut short, followed by more, of an unknown version or kind, or has a
-    /// field that no change can have.
+    /// [`ChangeError`], when it is cut short, followed by more, of an unknown version or kind, or
+    /// has a field that no change can have.
     pub fn decode(octets: &[u8]) -> Result<Self, ChangeError> {
         let mut reader = Reader { rest: octets };
         match reader.octet()? {

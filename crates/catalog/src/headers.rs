@@ -1,5 +1,5 @@
-//! Bindings of headers exchanges: each stands under a header that a message must have for it to match,
-//! so that a message meets only the bindings that share a header with it.
+//! Bindings of headers exchanges: each stands under a header that a message must have for it to
+//! match, so that a message meets only the bindings that share a header with it.
 
 use crate::{
     collections::{Map, SortedMap},
@@ -113,7 +113,7 @@ fn places(binding: &Binding) -> Vec<&(Name, Value)> {
     if rule.needs_all() {
         // One with a value tells more messages apart.
         let valued = pairs.iter().find(|(_, value)| *value != Value::Void).copied();
-        let chosen = valued.or(pairs.first().copied());
+        let chosen = valued.or_else(|| pairs.first().copied());
         return chosen.into_iter().collect();
     }
     pairs
@@ -157,8 +157,8 @@ impl Headers {
         }
     }
 
-    /// Calls `visit` with the target of every binding that matches. One that several headers suffice
-    /// for may come several times.
+    /// Calls `visit` with the target of every binding that matches. One that several headers
+    /// suffice for may come several times.
     pub(crate) fn matching<'a>(&'a self, headers: &Table, mut visit: impl FnMut(&'a Target)) {
         self.always.values().for_each(&mut visit);
         if self.by_key.is_empty() {
@@ -307,7 +307,8 @@ mod tests {
             for (number, binding) in bindings.iter().enumerate() {
                 index.add(binding, &Target::Exchange(Name::from(format!("{number}"))));
                 if Message::new(&message).matches(binding) {
-                    expected.push(bindings.iter().rposition(|it| it == binding).expect("it is there"));
+                    let last = bindings.iter().rposition(|it| it == binding);
+                    expected.push(last.expect("it is there"));
                 }
             }
             let mut found = Vec::new();

@@ -1,6 +1,7 @@
 //! What exists and where messages go: virtual hosts, queues, exchanges, bindings, users and their
-//! permissions, as one value. Its owner applies changes, readers hold cheap snapshots; every decision
-//! (may this be declared, who may do what, which queues get a message) is a pure function of it.
+//! permissions, as one value. Its owner applies changes, readers hold cheap snapshots; every
+//! decision (may this be declared, who may do what, which queues get a message) is a pure function
+//! of it.
 
 mod collections;
 mod pattern;

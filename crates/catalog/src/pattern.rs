@@ -1,5 +1,5 @@
-//! Regular expressions of permissions: unanchored, compiled once, bounded in size. The common shapes
-//! (`.*`, `^name$`, `^prefix`) are compared as text.
+//! Regular expressions of permissions: unanchored, compiled once, bounded in size. The common
+//! shapes (`.*`, `^name$`, `^prefix`) are compared as text.
 
 use model::Name;
 use regex::{Regex, RegexBuilder};

@@ -294,8 +294,8 @@ impl Catalog {
         Ok(queue.clone())
     }
 
-    /// The changes that follow when a queue goes, whatever the reason: itself with its bindings, then
-    /// the exchanges that go with their last binding.
+    /// The changes that follow when a queue goes, whatever the reason: itself with its bindings,
+    /// then the exchanges that go with their last binding.
     pub fn queue_removal(&self, queue: &Queue) -> Vec<Change> {
         let removal = Change::QueueDeleted { queue: queue.id, durable: queue.survives() };
         let lost = Destination::Queue(queue.name.clone());

@@ -1,5 +1,5 @@
-//! Which queues get a message: from an exchange over bindings, exchanges behind it and alternates to
-//! a list of queues, each once.
+//! Which queues get a message: from an exchange over bindings, exchanges behind it and alternates
+//! to a list of queues, each once.
 
 use crate::{
     exchanges::{Choice, Exchange, Index},
@@ -57,9 +57,10 @@ struct Walk<'c, 'r> {
 }
 
 impl Catalog {
-    /// Fills `route` with the queues that a message gets to. `routing_keys` are its key and those of
-    /// its CC and BCC headers, `properties` its encoded properties (headers are decoded only if an
-    /// exchange asks for them), `random` a new random number for exchanges that choose by chance.
+    /// Fills `route` with the queues that a message gets to. `routing_keys` are its key and those
+    /// of its CC and BCC headers, `properties` its encoded properties (headers are decoded only if
+    /// an exchange asks for them), `random` a new random number for exchanges that choose by
+    /// chance.
     ///
     /// # Errors
     /// [`RouteError::NoExchange`].

@@ -40,8 +40,8 @@ impl Catalog {
         }
     }
 
-    /// Counts the changes applied, so that what was worked out from one snapshot can be kept until the
-    /// next one.
+    /// Counts the changes applied, so that what was worked out from one snapshot can be kept until
+    /// the next one.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -1,5 +1,6 @@
 //! Sets of destinations: what one routing key, or one fan-out, leads to. A set of one costs no
-//! allocation, a large one is a persistent trie over the queues' numbers that is walked without one.
+//! allocation, a large one is a persistent trie over the queues' numbers that is walked without
+//! one.
 
 use crate::collections::SortedMap;
 use model::{Name, QueueId, ShardId};
@@ -223,7 +224,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_set_holds_what_a_counting_map_holds(
-            steps in prop::collection::vec((any::<bool>(), prop_oneof![0..40_u64, any::<u64>()]), 0..200),
+            steps in prop::collection::vec(
+                (any::<bool>(), prop_oneof![0..40_u64, any::<u64>()]),
+                0..200,
+            ),
         ) {
             let mut targets = Targets::default();
             let mut expected = BTreeMap::<u64, u32>::new();

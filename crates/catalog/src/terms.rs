@@ -1,5 +1,5 @@
-//! Values as the texts of refusals show them: the type names and the notation of Erlang terms, which
-//! clients and their tests read.
+//! Values as the texts of refusals show them: the type names and the notation of Erlang terms,
+//! which clients and their tests read.
 
 use model::{Name, Table, Value};
 use std::fmt::Write;
@@ -102,8 +102,8 @@ fn float(value: f64) -> String {
     }
 }
 
-/// Two values are one by the rules of redeclaration: whole numbers and decimals of any width are one
-/// class, floats another, and all else equals its own type only.
+/// Two values are one by the rules of redeclaration: whole numbers and decimals of any width are
+/// one class, floats another, and all else equals its own type only.
 pub(crate) fn equivalent(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::F32(_) | Value::F64(_), Value::F32(_) | Value::F64(_)) => {

@@ -125,8 +125,8 @@ impl Vhost {
         self.exchanges.size()
     }
 
-    /// All bindings, those of one source together. The implicit ones of the default exchange are not
-    /// among them.
+    /// All bindings, those of one source together. The implicit ones of the default exchange are
+    /// not among them.
     pub fn bindings(&self) -> impl Iterator<Item = &Arc<Binding>> {
         self.exchanges.values().flat_map(|it| it.bindings())
     }

@@ -3,6 +3,8 @@
 use crate::world::{AUTO_DELETE, DURABLE, Flags, PASSIVE, TRANSIENT, World, int, refused, text};
 use model::Value;
 
+type Arguments = Vec<(&'static str, Value)>;
+
 const INTERNAL: Flags = Flags { internal: true, ..DURABLE };
 
 fn world() -> World {
@@ -20,7 +22,7 @@ fn declarations_are_answered_as_observed() {
     };
     let alternate = ("alternate-exchange", text("x"));
     let flag = |argument: &str| differs(argument, "received 'true' but current is 'false'");
-    let cases: Vec<(&str, &str, Flags, Vec<(&str, Value)>, String)> = vec![
+    let cases: Vec<(&str, &str, Flags, Arguments, String)> = vec![
         (
             "gex",
             "topic",
@@ -113,7 +115,7 @@ fn bindings_are_answered_as_observed() {
     world.exchange("gt", "topic", &[]);
     let words = ["a"; 128].join(".");
     let more_words = format!("{words}.a");
-    let cases: Vec<(&str, &str, &str, Vec<(&str, Value)>, &str)> = vec![
+    let cases: Vec<(&str, &str, &str, Arguments, &str)> = vec![
         ("gex", "nope", "a", vec![], "no queue 'nope' in vhost '/'"),
         ("nopeX", "g2", "a", vec![], "no exchange 'nopeX' in vhost '/'"),
         ("gex", "exchange:nopeX", "a", vec![], "no exchange 'nopeX' in vhost '/'"),

@@ -10,6 +10,7 @@ use model::{
 };
 
 type Arguments<'a> = &'a [(&'a str, Value)];
+type Owned = Vec<(&'static str, Value)>;
 
 fn quorum() -> (&'static str, Value) {
     ("x-queue-type", text("quorum"))
@@ -29,7 +30,7 @@ fn a_redeclaration_that_differs_is_refused_as_observed() {
     let inequivalent = |argument: &str, queue: &str, difference: &str| {
         format!("inequivalent arg '{argument}' for queue '{queue}' in vhost '/': {difference}")
     };
-    let cases: Vec<(&str, Flags, Vec<(&str, Value)>, &str, &str)> = vec![
+    let cases: Vec<(&str, Flags, Owned, &str, &str)> = vec![
         (
             "g1",
             DURABLE,
@@ -154,8 +155,8 @@ fn an_argument_beyond_the_kind_is_compared_when_the_queue_has_it() {
     assert!(world.try_declare("q", DURABLE, same).is_ok());
     assert_eq!(
         refused(world.try_declare("q", DURABLE, &[("x-delivery-limit", int(6)), same[1].clone()])),
-        "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received '6' but current is \
-         '5'"
+        "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received '6' but current \
+         is '5'"
     );
 }
 
@@ -168,7 +169,7 @@ fn a_declaration_that_is_wrong_is_refused_as_observed() {
     };
     let property = |it: &str| format!("invalid property '{it}' for queue 'gx3' in vhost '/'");
     let gx = |argument: &str, reason: &str| invalid(argument, "gx", &format!(": {reason}"));
-    let cases: Vec<(&str, Flags, Vec<(&str, Value)>, String)> = vec![
+    let cases: Vec<(&str, Flags, Owned, String)> = vec![
         (
             "gx",
             DURABLE,
