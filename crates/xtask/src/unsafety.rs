@@ -52,6 +52,12 @@ mod tests {
         check_text(&[], bare, &["x.rs:2: `unsafe` in a file that is not on the list"]);
         let missing = "x.rs:2: `unsafe` without a `// SAFETY:` comment above it";
         check_text(&["x.rs"], bare, &[missing]);
+        let elsewhere = "// SAFETY: of another.\nfn f() {\n    unsafe { g() }\n}\n";
+        check_text(
+            &["x.rs"],
+            elsewhere,
+            &["x.rs:3: `unsafe` without a `// SAFETY:` comment above it"],
+        );
         let sound =
             "fn f() {\n    // SAFETY: g only reads,\n    // always.\n    unsafe { g() }\n}\n";
         check_text(&["x.rs"], sound, &[]);
