@@ -1,3 +1,28 @@
-//! The FerryMQ server binary.
+//! The FerryMQ binary: arguments in, exit status out. What the verbs do stands in the crates.
 
-fn main() {}
+mod ending;
+mod arguments;
+mod serve;
+mod user;
+mod check;
+
+use arguments::command;
+use ending::Ending;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return Ending::of_usage(&error).tell(),
+    };
+    let ending = match matches.subcommand() {
+        Some(("serve", verb)) => serve::serve(verb),
+        Some(("user", noun)) => user::user(noun),
+        Some(("check", noun)) => check::check(noun),
+        _ => Ending::said(&arguments::version()),
+    };
+    ending.tell()
+}

@@ -12,4 +12,6 @@ pub mod reference;
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::{Config, KEYS, Key};
 pub use load::{Loaded, Origin, Sources, load};
-pub use value::{ClientVerify, Identity, Kind, ListenAddress, LogFormat, LoginFrom, Secret};
+pub use value::{
+    ClientVerify, Identity, Kind, ListenAddress, LogFormat, LogLevel, LoginFrom, Secret,
+};

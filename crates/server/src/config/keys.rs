@@ -101,7 +101,7 @@ keys! {
     /// How long a TLS handshake may take.
     tls_handshake_timeout: Duration = "tls.handshake_timeout", time(100, 60_000), "5s";
     /// How long a client may take from connecting to an open virtual host.
-    handshake_timeout: Duration = "handshake_timeout", time(100, 300_000), "10s";
+    handshake_timeout: Duration = "handshake_timeout", time(100, 10_000), "10s";
     /// The time between heartbeats that clients are offered; 0 offers none.
     heartbeat: Duration = "heartbeat", time(0, 65_535_000), "60s";
     /// The largest frame that clients are offered.
@@ -112,10 +112,10 @@ keys! {
     message_bytes_max: u64 =
         "message_bytes_max", Kind::Size { min: 1024, max: 512 * MIB }, "16MiB";
     /// Octets of message bodies that are kept in memory; more are read from the disk when they are
-    /// due. Not set: a quarter of the memory of the machine or of the container.
-    memory_bodies: Option<u64> = "memory.bodies", Kind::Size { min: 16 * MIB, max: TIB }, "";
+    /// due.
+    memory_bodies: u64 = "memory.bodies", Kind::Size { min: 16 * MIB, max: TIB }, "32MiB";
     /// Loops that own queues. Not set: as many as the process has processors.
-    shards: Option<u64> = "shards", count(1, 256), "";
+    shards: Option<u64> = "shards", count(1, 64), "";
     /// The size of a segment of the log. Not set: the size that the storage was tuned for.
     segment_bytes: Option<u64> =
         "storage.segment_bytes", Kind::Size { min: MIB, max: 1 << 30 }, "";
@@ -160,6 +160,7 @@ keys! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::limits;
     use std::collections::HashSet;
 
     #[test]
@@ -167,7 +168,8 @@ mod tests {
         let values = KEYS.iter().map(|it| it.kind.read(it.default).unwrap()).collect();
         let config = Config::from_values(values);
         assert_eq!(config.frame_max, 131_072);
-        assert_eq!(config.message_bytes_max, 16 << 20);
+        assert_eq!(config.message_bytes_max, limits::MESSAGE_BYTES_DEFAULT);
+        assert_eq!(config.memory_bodies, limits::BODIES_BYTES_DEFAULT);
         assert_eq!(config.heartbeat, Duration::from_secs(60));
         assert_eq!(config.listeners_tcp, [ListenAddress::Loopback(5672)]);
         assert_eq!(config.loopback_users, ["guest"]);
