@@ -1,4 +1,4 @@
-//! One record as bytes: a header of 32 bytes and a body padded to 8. `docs/disk-format.md` draws it.
+//! One record as bytes: a header of 32 bytes and a body padded to 8, as `docs/disk-format.md` says.
 
 use crate::position::{Kind, Position, SegmentId};
 

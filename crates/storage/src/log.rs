@@ -106,7 +106,7 @@ impl Log {
         let end = recovered
             .segments
             .last()
-            .map_or(Position::default(), |last| Position::new(last.id, last.end));
+            .map_or_else(Position::default, |last| Position::new(last.id, last.end));
         let tail = Tail::new(active, table.sealed_count());
         let retiring =
             recovered.retired.iter().map(|id| Retiring { id: *id, after: end }).collect();
@@ -472,7 +472,8 @@ impl Log {
         result
     }
 
-    /// Would another call of [`Log::prepare`] find something to do?
+    /// Would another call of [`Log::prepare`] find something to do? It may still be of no avail
+    /// while the disk is full: a loop must end at [`Space::Low`] and try again later.
     pub fn wants_prepare(&self) -> bool {
         let durable = self.durable();
         self.spares.wants_more()

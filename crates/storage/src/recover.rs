@@ -66,7 +66,7 @@ pub(crate) fn recover(
     report.foreign.clone_from(&found.foreign);
     report.end = segments
         .last()
-        .map_or(Position::default(), |segment: &Segment| Position::new(segment.id, segment.end));
+        .map_or_else(Position::default, |segment: &Segment| Position::new(segment.id, segment.end));
     clear_scratch(disk, &found)?;
     set_aside(disk, &mut report, &mut segments)?;
     let mut active = tail.is_some_and(|(_, ended)| !ended.footer);

@@ -13,7 +13,7 @@ use crate::options::{LogOptions, Space};
 use crate::position::SegmentId;
 use crate::segment::{FIRST, Segment, encode_header, scratch_name, segment_name};
 
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Why a segment could not be prepared.
 #[derive(Debug)]

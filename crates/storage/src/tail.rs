@@ -9,7 +9,7 @@ use crate::segment::Segment;
 /// Size of a buffer; also the size of most writes.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Buffers kept for reuse.
-const FREE_CHUNKS_MAX: usize = 16;
+const FREE_CHUNKS_MAX: usize = 32;
 
 /// Bytes that belong together in one segment.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ fn what_was_appended_comes_back_in_order_across_segments_and_starts() {
         assert!(!report.has_damage(), "{report:?}");
         assert_eq!(seen, expected);
         for number in 0..40_u16 {
-            let payload = vec![round, number as u8].repeat(usize::from(number) * 10);
+            let payload = [round, number as u8].repeat(usize::from(number) * 10);
             let position = append(&log, &payload);
             assert_eq!(log.read(position).unwrap().payload, payload);
             expected.push((position, payload));
