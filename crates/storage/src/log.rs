@@ -389,7 +389,8 @@ impl Log {
     }
 
     /// Shows all good records of a sealed segment, for reclaim. Records of a unit that a crash cut
-    /// are shown as well; nothing that recovery showed refers to them.
+    /// are shown as well; nothing that recovery showed refers to them. Damaged bytes are passed
+    /// over; the next [`Log::prepare`] copies them to quarantine, and until then the segment is kept.
     ///
     /// # Errors
     /// [`ReadError`] where the segment is absent or cannot be read.
@@ -411,7 +412,13 @@ impl Log {
         };
         let mut scanner = Scanner::new(visit);
         scanner.units_are_shown();
+        // A record of a newer version would have kept the folder from being opened.
         let _ = scanner.scan(&image);
+        let damaged = std::mem::take(&mut scanner.recovery.quarantined);
+        if !damaged.is_empty() {
+            self.table.keep(id, true);
+            self.suspects.lock().extend(damaged);
+        }
         Ok(())
     }
 
