@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 const SEQUENCES: u32 = 2_500;
 const COMMANDS: usize = 100;
+const SHRINKS_MAX: u32 = 1_000;
 const CHANNEL: ChannelId = ChannelId(1);
 const BIG_BYTES: usize = 400_000;
 
@@ -383,7 +384,7 @@ impl Life {
             if at == 0 && !draw.one_in(20) {
                 session = known.map_or(session, |it| it.0);
             }
-            entries.push(known.map_or(EntryId(draw.below(100)), |it| it.1));
+            entries.push(known.map_or_else(|| EntryId(draw.below(100)), |it| it.1));
         }
         let consumer = draw.one_in(2).then_some(ConsumerNumber(1));
         Command::Settle { session, consumer, entries, outcome }
@@ -463,7 +464,12 @@ impl std::fmt::Debug for Short<'_> {
 }
 
 fn lives(seed: u8) {
-    let config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: SEQUENCES,
+        max_shrink_iters: SHRINKS_MAX,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let strategy = (any::<u64>(), vec(any::<u64>(), 1..2 * COMMANDS));
     let live = |life: &mut Life, draws: &[u64]| {
