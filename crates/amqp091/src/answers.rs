@@ -1,5 +1,5 @@
-//! What the broker answers on a channel: each notice ends a wait and becomes the method that the client
-//! waits for.
+//! What the broker answers on a channel: each notice ends a wait and becomes the method that the
+//! client waits for.
 
 use crate::{
     channel::{Around, Awaited, Channel, Phase, Waiting, return_delivery},

@@ -1,5 +1,5 @@
-//! One channel: what it holds (unsettled deliveries, consumers, a half publish, a transaction), what it
-//! waits for, and how it ends.
+//! One channel: what it holds (unsettled deliveries, consumers, a half publish, a transaction),
+//! what it waits for, and how it ends.
 
 use crate::{
     config::SessionConfig,
@@ -198,7 +198,8 @@ impl Channel {
         let mode = &mut self.mode;
         let mut each = |held: Held| match mode {
             Mode::Transaction(transaction) => {
-                room = room.and(transaction.settle(id, held, outcome));
+                let fits = transaction.settle(id, held, outcome);
+                room = room.and(fits);
             }
             _ => {
                 consumed += i64::from(held.is_consumed());
@@ -371,6 +372,7 @@ impl Channel {
         }
         self.release(around);
         self.flush_confirms(around.output);
+        self.mode = Mode::Plain;
         around.output.method(self.number, &reply.channel_close());
         self.phase = Phase::Closing;
     }

@@ -1,5 +1,5 @@
-//! The channels of one session: found by their number on the wire or by the broker's id of them, with
-//! what their frames that wait come to.
+//! The channels of one session: found by their number on the wire or by the broker's id of them,
+//! with what their frames that wait come to.
 
 use crate::channel::Channel;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ pub(crate) const STASH_BYTES_MAX: usize = 1024 * 1024;
 
 /// The open and closing channels.
 ///
-/// To the broker a channel has its own number as id, unless an earlier channel of that number may still
-/// be answered: then it gets a number that is free.
+/// To the broker a channel has its own number as id, unless an earlier channel of that number may
+/// still be answered: then it gets a number that is free.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     open: BTreeMap<u16, Box<Channel>>,

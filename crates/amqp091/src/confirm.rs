@@ -1,5 +1,5 @@
-//! Publisher confirms of one channel: which numbers are open, and how answers to many of them become
-//! few frames. Numbers are answered in any order; an open one is never covered.
+//! Publisher confirms of one channel: which numbers are open, and how answers to many of them
+//! become few frames. Numbers are answered in any order; an open one is never covered.
 
 use std::collections::VecDeque;
 
@@ -105,8 +105,8 @@ impl Confirms {
         self.base + self.window.front().map_or(0, |it| u64::from(it.trailing_ones()))
     }
 
-    /// Hands out what came since the last call: refusals, one answer for all confirmed numbers below
-    /// the lowest open one, and one for each above it.
+    /// Hands out what came since the last call: refusals, one answer for all confirmed numbers
+    /// below the lowest open one, and one for each above it.
     pub(crate) fn flush(&mut self, mut write: impl FnMut(Answer)) {
         self.nacked.drain(..).for_each(|number| write(Answer::Nack { number }));
         let open = self.lowest_open();

@@ -1,4 +1,5 @@
-//! Deliveries that a client holds, the consumers they came by, and how settles travel to the broker.
+//! Deliveries that a client holds, the consumers they came by, and how settles travel to the
+//! broker.
 
 use model::{
     ChannelId, ConsumerNumber, EntryId, Name, Outcome, QueueId, Request, Settle, Table, Value,
@@ -11,6 +12,9 @@ use std::collections::VecDeque;
 const DELIVERY_OVERHEAD_BYTES: u64 = 64;
 /// How far back a settle looks for one of the same queue that it can join.
 const SETTLE_GROUPS_MAX: usize = 16;
+
+/// Consumers that are remembered after they went.
+const GONE_MAX: usize = 64;
 
 /// One delivery that waits for its settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +38,8 @@ impl Held {
     }
 }
 
-/// The unsettled deliveries of a channel in the order of their tags. Settled ones stay as dead places
-/// until they reach the front or outnumber the living.
+/// The unsettled deliveries of a channel in the order of their tags. Settled ones stay as dead
+/// places until they reach the front or outnumber the living.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
     window: VecDeque<Held>,
@@ -111,8 +115,8 @@ impl Unsettled {
     }
 }
 
-/// Appends the settle of one delivery, within a settle of the same queue, consumer and outcome if one
-/// stands at the end of the requests.
+/// Appends the settle of one delivery, within a settle of the same queue, consumer and outcome if
+/// one stands at the end of the requests.
 pub(crate) fn settle(
     requests: &mut Vec<Request>,
     channel: ChannelId,
@@ -164,7 +168,8 @@ impl SharedLimit {
         self.give(more)
     }
 
-    /// Gives back what settled deliveries held. True when consumers that had nothing left may go on.
+    /// Gives back what settled deliveries held. True when consumers that had nothing left may go
+    /// on.
     pub(crate) fn give(&self, more: i64) -> bool {
         let before = self.credit.add(more);
         before <= 0 && 0 < before + more
@@ -196,6 +201,9 @@ pub(crate) struct Consumers {
     /// Where the last look-up ended; deliveries come in runs.
     recent: usize,
     owing: Vec<ConsumerNumber>,
+    /// Those that went last, with number and id of their channel: a delivery may still be under
+    /// way.
+    gone: VecDeque<(ConsumerNumber, u16, ChannelId)>,
 }
 
 impl Consumers {
@@ -253,7 +261,18 @@ impl Consumers {
 
     pub(crate) fn remove(&mut self, number: ConsumerNumber) -> Option<Consumer> {
         let at = self.find(number)?;
-        Some(self.list.remove(at))
+        let consumer = self.list.remove(at);
+        if self.gone.len() == GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((number, consumer.channel, consumer.channel_id));
+        Some(consumer)
+    }
+
+    /// The channel, by number and id, of a consumer that went not long ago.
+    pub(crate) fn former_channel(&self, number: ConsumerNumber) -> Option<(u16, ChannelId)> {
+        let found = self.gone.iter().rev().find(|it| it.0 == number)?;
+        Some((found.1, found.2))
     }
 
     /// Writes down that a delivery of `size` octets is on its way to the socket.
@@ -307,7 +326,8 @@ mod tests {
         fn tags_are_held_until_they_are_taken(
             steps in prop::collection::vec((0..5_u8, any::<u8>()), 0..300),
         ) {
-            let (mut unsettled, mut model) = (Unsettled::default(), std::collections::BTreeSet::new());
+            let mut model = std::collections::BTreeSet::new();
+            let mut unsettled = Unsettled::default();
             let (mut tag, mut taken) = (0, Vec::new());
             for (step, value) in steps {
                 let chosen = model.iter().nth(usize::from(value) % model.len().max(1)).copied();

@@ -1,5 +1,5 @@
-//! Joins the frames of a publish (method, header, bodies) to one message. Frames that lie next to each
-//! other in the read buffer become one shared slice of it; others are collected part by part.
+//! Joins the frames of a publish (method, header, bodies) to one message. Frames that lie next to
+//! each other in the read buffer become one shared slice of it; others are collected part by part.
 
 use crate::{
     frame::{self, CONTENT_HEADER_LEN, FrameKind, FramePlace},
@@ -74,9 +74,9 @@ pub(crate) struct Published {
     pub(crate) wants_reply: bool,
 }
 
-/// Looks whether header and body of the publish in `method` follow it at once. `None` when they do not,
-/// or when something is wrong with them: then they are taken frame by frame. Returns also where the
-/// frame after them begins.
+/// Looks whether header and body of the publish in `method` follow it at once. `None` when they do
+/// not, or when something is wrong with them: then they are taken frame by frame. Returns also
+/// where the frame after them begins.
 #[inline]
 pub(crate) fn whole(
     span: &Bytes,
@@ -250,8 +250,8 @@ impl Partial {
     }
 }
 
-/// The same message with the channel's reply address in place of the name that stands for it. Too long
-/// an address is cut by no one: the broker makes short ones.
+/// The same message with the channel's reply address in place of the name that stands for it. Too
+/// long an address is cut by no one: the broker makes short ones.
 pub(crate) fn with_reply_address(message: &Message, address: &str) -> Message {
     let decoded = properties::Properties::decode(message.properties());
     let mut properties = decoded.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a client sends: frames are found in the input and taken to the connection or to their channel.
-//! A channel that waits for the broker has its frames kept, the others go on.
+//! What a client sends: frames are found in the input and taken to the connection or to their
+//! channel. A channel that waits for the broker has its frames kept, the others go on.
 
 use crate::{
     channel::Phase,
@@ -29,9 +29,20 @@ enum Step {
     Stop,
 }
 
+/// Where frames come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The socket.
+    Inbox,
+    /// Their channel, in which they have waited.
+    Stash,
+    /// A channel that has ended since: they belong to the next one of its number.
+    Orphans,
+}
+
 impl Session {
-    /// Takes complete frames out of `input` and leaves the rest; writes answers, and appends requests
-    /// for the broker. After an event it is to be called again, also without new octets.
+    /// Takes complete frames out of `input` and leaves the rest; writes answers, and appends
+    /// requests for the broker. After an event it is to be called again, also without new octets.
     pub fn receive(
         &mut self,
         input: &mut BytesMut,
@@ -105,7 +116,8 @@ impl Session {
         }
     }
 
-    /// Takes all whole frames out of the input as one shared buffer. False when there is nothing new.
+    /// Takes all whole frames out of the input as one shared buffer. False when there is nothing
+    /// new.
     fn fill_inbox(&mut self, input: &mut BytesMut) -> bool {
         let frame_max =
             self.negotiated.as_ref().map_or(frame::FRAME_MAX_UNTUNED, |it| it.frame_max);
@@ -129,7 +141,7 @@ impl Session {
     pub(crate) fn read_inbox(&mut self, sink: &mut Sink<'_>) {
         if !self.inbox.is_empty() {
             let inbox = std::mem::take(&mut self.inbox);
-            let at = self.walk(&inbox, false, sink);
+            let at = self.walk(&inbox, Source::Inbox, sink);
             if at < inbox.len() {
                 self.inbox = inbox.slice(at..);
             }
@@ -137,17 +149,17 @@ impl Session {
         }
     }
 
-    /// Uses up frames until something must be waited for; returns where that is. `is_replay`: they
-    /// have waited in their channel.
-    pub(crate) fn walk(&mut self, span: &Bytes, is_replay: bool, sink: &mut Sink<'_>) -> usize {
+    /// Uses up frames until something must be waited for; returns where that is.
+    pub(crate) fn walk(&mut self, span: &Bytes, source: Source, sink: &mut Sink<'_>) -> usize {
         let mut at = 0;
         while !matches!(self.stage, Stage::Over) {
-            let is_full = !is_replay && (self.is_held || self.channels.is_stash_full());
+            let is_full =
+                source == Source::Inbox && (self.is_held || self.channels.is_stash_full());
             if is_full && !matches!(self.stage, Stage::Closing) {
                 break;
             }
             let Ok(Some(place)) = frame::frame_at(span, at, u32::MAX) else { break };
-            match self.frame(span, &place, is_replay, sink) {
+            match self.frame(span, &place, source, sink) {
                 Ok(Step::To(next)) => at = next,
                 Ok(Step::Stop) => break,
                 Err(reply) => {
@@ -164,13 +176,13 @@ impl Session {
         &mut self,
         span: &Bytes,
         place: &FramePlace,
-        is_replay: bool,
+        source: Source,
         sink: &mut Sink<'_>,
     ) -> Result<Step, Reply> {
         let payload = &span[place.payload.clone()];
         match self.stage {
             Stage::Running => {}
-            Stage::Parting if is_replay => {}
+            Stage::Parting if source != Source::Inbox => {}
             Stage::Closing if place.channel == 0 && place.kind == FrameKind::Method => {
                 self.closing_method(payload, sink.output);
                 return Ok(Step::To(place.end()));
@@ -189,6 +201,7 @@ impl Session {
             self.ended_channel_frame(place, payload, sink.output);
             return Ok(Step::To(place.end()));
         }
+        let is_replay = source == Source::Stash;
         if channel.waiting.is_some() || !(is_replay || channel.stash.is_empty()) {
             return Ok(if is_replay { Step::Stop } else { self.stash_run(span, place) });
         }

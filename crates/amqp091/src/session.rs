@@ -1,5 +1,5 @@
-//! One connection from its first octet to its last: what it is made of, how it opens, keeps its time and
-//! ends. Knows no socket, no clock and no broker.
+//! One connection from its first octet to its last: what it is made of, how it opens, keeps its
+//! time and ends. Knows no socket, no clock and no broker.
 
 use crate::{
     channel::{Around, Client},
@@ -251,8 +251,8 @@ impl Session {
         }
     }
 
-    /// Everything written to the output up to now has left for the socket: the consumers' queues may
-    /// send as much again.
+    /// Everything written to the output up to now has left for the socket: the consumers' queues
+    /// may send as much again.
     pub fn flushed(&mut self, requests: &mut Vec<Request>) {
         if self.is_open() {
             self.consumers.give_back(requests);
@@ -300,6 +300,7 @@ impl Session {
             Some(channel) if !reply.is_hard() => {
                 channel.fail(reply, &mut around);
                 channels.drop_stash(number);
+                channels.count_unconfirmed(number);
             }
             _ => self.fail(reply, sink.output),
         }

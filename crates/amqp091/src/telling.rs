@@ -1,10 +1,12 @@
-//! What the broker tells: notices become frames, end the waits of channels and let kept frames go on.
+//! What the broker tells: notices become frames, end the waits of channels and let kept frames go
+//! on.
 
 use crate::{
     answers::{self, Answered},
     channel::{Mode, return_delivery},
     method::Method,
     output::Output,
+    reading::Source,
     reply::Reply,
     session::{Event, Session, Sink, Stage},
 };
@@ -91,7 +93,7 @@ impl Session {
     #[inline]
     fn delivery(&mut self, delivery: &Delivery, sink: &mut Sink<'_>) -> Told {
         let Some(consumer) = self.consumers.get(delivery.consumer) else {
-            return_delivery(ChannelId::default(), delivery, sink.requests);
+            self.stray(delivery, sink);
             return Ok(());
         };
         let Some(channel) = self.channels.get(consumer.channel).filter(|_| !consumer.is_ending)
@@ -103,6 +105,19 @@ impl Session {
         channel.deliver(&consumer.tag, delivery, sink.output).map_err(|it| (number, it))?;
         self.consumers.owe(delivery.consumer, delivery.message.size());
         Ok(())
+    }
+
+    /// A delivery that was under way when its consumer went: it goes back, and leaves no trace in
+    /// the limit of a channel that is still there.
+    fn stray(&mut self, delivery: &Delivery, sink: &mut Sink<'_>) {
+        let (number, id) = self.consumers.former_channel(delivery.consumer).unwrap_or_default();
+        return_delivery(id, delivery, sink.requests);
+        let (channels, mut around) = self.around(sink);
+        if let Some(channel) = channels.get(number).filter(|it| it.id == id)
+            && !delivery.automatic
+        {
+            channel.give_credit(1, &mut around);
+        }
     }
 
     fn confirmed(&mut self, id: ChannelId, (first, last): (u64, u64), is_safe: bool) {
@@ -183,7 +198,7 @@ impl Session {
     fn go_on(&mut self, sink: &mut Sink<'_>) {
         for (number, pieces) in std::mem::take(&mut self.orphans) {
             for piece in pieces {
-                let at = self.walk(&piece, false, sink);
+                let at = self.walk(&piece, Source::Orphans, sink);
                 if at < piece.len() {
                     self.channels.stash(number, piece.slice(at..));
                 }
@@ -199,7 +214,7 @@ impl Session {
     fn replay(&mut self, number: u16, sink: &mut Sink<'_>) {
         while self.is_open() && !self.is_held {
             let Some(piece) = self.channels.unstash(number) else { return };
-            let at = self.walk(&piece, true, sink);
+            let at = self.walk(&piece, Source::Stash, sink);
             if at < piece.len() && !matches!(self.stage, Stage::Over) {
                 self.channels.stash_again(number, piece.slice(at..));
             }

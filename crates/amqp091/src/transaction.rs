@@ -40,9 +40,8 @@ impl Transaction {
 
     /// Holds the settle of one delivery, which the client may not settle again meanwhile.
     ///
-    /// # Errors
-    /// [`Full`], when it would be one too many. The delivery is held nevertheless, so that a rollback
-    /// finds it.
+    /// # Errors [`Full`], when it would be one too many. The delivery is held nevertheless, so that
+    /// a rollback finds it.
     pub(crate) fn settle(
         &mut self,
         channel: ChannelId,

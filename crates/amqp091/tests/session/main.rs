@@ -1,0 +1,12 @@
+//! The session at its boundary: scripts of octets and notices, and the requests and frames they
+//! become.
+
+mod harness;
+
+mod anything;
+mod consumers;
+mod life;
+mod objects;
+mod order;
+mod publishers;
+mod refusals;
