@@ -257,3 +257,31 @@ fn a_held_folder_is_refused() {
     open(&disk);
     assert!(disk.lock().is_ok());
 }
+
+/// L14: what lies behind the gap of a torn write never joins the log, even where new records end
+/// exactly at its start.
+#[test]
+fn a_record_behind_a_torn_one_never_comes_back() {
+    let disk = MemoryDisk::new();
+    let (log, _, _) = open(&disk);
+    log.begin().unwrap().record(KIND, &[b"kept"]).unwrap();
+    let from = log.flush(true).unwrap();
+    log.begin().unwrap().record(KIND, &[&[1; 400]]).unwrap();
+    let (behind, _) = log.begin().unwrap().record(KIND, &[b"behind"]).unwrap();
+    log.flush(false).unwrap();
+    drop(log);
+    let disk = disk.copy();
+    let name = format!("{}.seg", behind.segment());
+    let mut content = disk.content(&name).unwrap();
+    content[from.offset() as usize..behind.offset() as usize].fill(0);
+    disk.set_content(&name, content);
+    let (log, report, seen) = open(&disk);
+    assert!(report.rewritten && report.torn_tail_bytes > 0);
+    assert_eq!(seen.len(), 1);
+    // In place, the marks of the start (72 bytes) and this batch would just fill the gap.
+    log.begin().unwrap().record(KIND, &[&[2; 400 - 72]]).unwrap();
+    log.flush(true).unwrap();
+    let (_log, _, seen) = open(&disk.crash(1));
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|(_, payload)| payload != b"behind"));
+}

@@ -384,3 +384,16 @@ fn real_files_are_private_and_named_by_number() {
     // L12: the whole segment is there before a record is, filled with zeros.
     assert_eq!(file.bytes().unwrap(), u64::from(SEGMENT));
 }
+
+/// L15: a sync that reports a full disk is a failed sync, also that of a segment being prepared.
+#[test]
+fn enospc_from_the_sync_of_a_preparation_is_a_failed_sync() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk).unwrap();
+    // Create, reserve, fill, then the sync.
+    let at = disk.operations() + 3;
+    disk.fail(Fault { at, kind: FaultKind::Enospc, forever: false });
+    let error = log.prepare().unwrap_err();
+    assert!(error.to_string().starts_with("cannot sync "), "{error}");
+    assert!(log.begin().is_err());
+}
