@@ -24,5 +24,6 @@ pub mod session;
 mod reading;
 mod telling;
 pub mod fuzzing;
+pub mod session_fuzzing;
 
 pub use session::{Event, Session};

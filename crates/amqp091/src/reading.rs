@@ -245,7 +245,10 @@ impl Session {
             FrameKind::Method => {}
         }
         match Method::decode(payload)? {
-            Method::ConnectionClose { .. } => self.stage = Stage::Parting,
+            Method::ConnectionClose { .. } => {
+                self.stage = Stage::Parting;
+                self.pulse.limit();
+            }
             Method::ConnectionUpdateSecret { .. } => {
                 sink.output.method(0, &Method::ConnectionUpdateSecretOk {});
             }

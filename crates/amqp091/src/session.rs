@@ -139,6 +139,11 @@ impl Session {
         &self.user
     }
 
+    /// Who it is by its certificate or token, where the name it gave does not count.
+    pub fn set_user(&mut self, user: Name) {
+        self.user = user;
+    }
+
     /// Where it wants to be or is; empty before.
     pub fn vhost(&self) -> &Name {
         &self.client.vhost
@@ -164,7 +169,8 @@ impl Session {
         self.is_silent
     }
 
-    /// The server must not read the socket now: publishers are held back, or too much waits.
+    /// The server must not read the socket now: publishers are held back, or too much waits. When this
+    /// turns false, [`Session::receive`] is to be called also without new octets.
     pub fn holds_back(&self) -> bool {
         self.is_open()
             && (self.is_held || self.channels.is_stash_full() || self.channels.is_crowded())
@@ -212,6 +218,10 @@ impl Session {
         match &mut self.stage {
             Stage::Handshake(handshake) => {
                 handshake.end(&refusal, output);
+                if handshake.closing().is_none() {
+                    // The peer has not said yet that it understands a close.
+                    self.stage = Stage::Over;
+                }
                 self.pulse.limit();
             }
             Stage::Running | Stage::Parting => {
@@ -271,6 +281,8 @@ impl Session {
             if let Err(disconnect) = handshake.logged_in(accepted, output) {
                 self.disconnect = Some(disconnect);
                 self.stage = Stage::Over;
+            } else if !accepted {
+                self.pulse.limit();
             }
         }
         self.finished()

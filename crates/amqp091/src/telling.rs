@@ -172,6 +172,13 @@ impl Session {
     }
 
     fn answer(&mut self, id: ChannelId, notice: Notice, sink: &mut Sink<'_>) {
+        if let Notice::Unsubscribed { consumer, .. } = notice
+            && self.consumers.get(consumer).is_some_and(|it| it.is_ending)
+        {
+            // It ended with its channel, which waits for no such word.
+            self.consumers.remove(consumer);
+            return;
+        }
         let Some(number) = self.channels.number_of(id) else {
             let (_, mut around) = self.around(sink);
             answers::late(id, notice, &mut around);

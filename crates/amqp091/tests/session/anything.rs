@@ -2,55 +2,12 @@
 //! written is always whole frames.
 
 use crate::harness::{Client, Peer, delivery, frame, method_frame};
-use amqp091::method::{METHODS, Method};
-use model::{
-    Delivery, EntryId, Name, Notice, QueueId, Refusal, Request, ShardId, Table,
-    properties::Properties,
+use amqp091::{
+    method::{METHODS, Method},
+    session_fuzzing::{self, answer},
 };
+use model::{Delivery, EntryId, Name, Notice, Refusal, Request, Table, properties::Properties};
 use proptest::prelude::*;
-
-/// What a broker without memory answers.
-pub(crate) fn answer(request: &Request) -> Option<Notice> {
-    Some(match request {
-        Request::Publish(it) => {
-            let (channel, number) = (it.channel, it.confirm?);
-            Notice::Confirmed { channel, first: number, last: number }
-        }
-        Request::DeclareQueue(it) => {
-            let (channel, queue) = (it.channel, it.queue.clone());
-            Notice::Declared { channel, queue, ready: 0, consumers: 0 }
-        }
-        Request::DeleteQueue { channel, .. } => Notice::Deleted { channel: *channel, messages: 1 },
-        Request::PurgeQueue { channel, .. } => Notice::Purged { channel: *channel, messages: 1 },
-        Request::DeclareExchange(it) => Notice::Done { channel: it.channel },
-        Request::Bind(it) | Request::Unbind(it) => Notice::Done { channel: it.channel },
-        Request::DeleteExchange { channel, .. } | Request::Barrier { channel } => {
-            Notice::Done { channel: *channel }
-        }
-        Request::Subscribe(it) => Notice::Subscribed {
-            channel: it.channel,
-            consumer: it.consumer,
-            queue: QueueId(1),
-            shard: ShardId(0),
-        },
-        Request::Unsubscribe { channel, consumer, .. } => {
-            Notice::Unsubscribed { channel: *channel, consumer: *consumer }
-        }
-        Request::Fetch { channel, automatic, .. } => {
-            let delivery = Some(Delivery { automatic: *automatic, ..delivery(0, 1) });
-            Notice::Fetched { channel: *channel, delivery, ready: 0 }
-        }
-        Request::OpenReply { channel } => {
-            Notice::ReplyOpened { channel: *channel, address: Name::new("gx") }
-        }
-        Request::Commit { channel, .. } => Notice::Committed { channel: *channel },
-        Request::Settle(_)
-        | Request::Credit { .. }
-        | Request::Prefetch { .. }
-        | Request::Resume { .. }
-        | Request::CloseReply { .. } => return None,
-    })
-}
 
 /// Something that happens to a session.
 #[derive(Clone, Debug)]
@@ -224,6 +181,11 @@ proptest! {
         prop_assert!(!peer.session.holds_back());
         prop_assert!(peer.input.is_empty() || !peer.session.is_open());
         peer.heard();
+    }
+
+    #[test]
+    fn any_octets_are_taken_by_the_fuzz_target(frames in prop::collection::vec(frames(), 0..20)) {
+        session_fuzzing::session(&frames.concat());
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn nothing_that_broken_octets_follow_is_lost() {
 /// Everything that a broker of no memory would answer.
 fn answers(peer: &mut Peer) -> (Vec<String>, Vec<Notice>) {
     let requests = std::mem::take(&mut peer.requests);
-    let notices = requests.iter().filter_map(crate::anything::answer).collect();
+    let notices = requests.iter().filter_map(amqp091::session_fuzzing::answer).collect();
     let mut lines = Vec::new();
     for request in &requests {
         // How many settles travel together depends on how the octets arrive.
@@ -229,4 +229,15 @@ fn input_split_at_every_octet_gives_the_same() {
     let split = run(&single);
     assert_eq!(split.0, whole.0);
     assert_eq!(acks(&split.1).0, acks(&whole.1).0);
+}
+
+#[test]
+fn the_end_of_a_consumer_that_went_with_its_channel_concerns_nobody() {
+    let mut peer = Peer::channel();
+    peer.consume(1, "t", false, 1);
+    peer.octets(&[method_frame(1, &close()), method_frame(1, &Method::ChannelOpen {})].concat());
+    peer.tell([Notice::Done { channel: ChannelId(1) }]);
+    let consumer = model::ConsumerNumber(1);
+    peer.tell([Notice::Unsubscribed { channel: ChannelId(1), consumer }]);
+    assert_eq!(peer.heard(), ["1 channel.close-ok", "1 channel.open-ok"]);
 }
