@@ -169,8 +169,8 @@ impl Session {
         self.is_silent
     }
 
-    /// The server must not read the socket now: publishers are held back, or too much waits. When this
-    /// turns false, [`Session::receive`] is to be called also without new octets.
+    /// The server must not read the socket now: publishers are held back, or too much waits. When
+    /// this turns false, [`Session::receive`] is to be called also without new octets.
     pub fn holds_back(&self) -> bool {
         self.is_open()
             && (self.is_held || self.channels.is_stash_full() || self.channels.is_crowded())

@@ -73,8 +73,8 @@ fn delivery(automatic: bool) -> Delivery {
     }
 }
 
-/// Gives the octets to a session that is open and has channel 1, in parts as long as the first octet
-/// says; answers what it asks of the broker and checks that it writes whole frames.
+/// Gives the octets to a session that is open and has channel 1, in parts as long as the first
+/// octet says; answers what it asks of the broker and checks that it writes whole frames.
 pub fn session(octets: &[u8]) {
     let part_len = octets.first().map_or(1, |it| usize::from(*it).max(1));
     let mut session = Session::new(Arc::new(SessionConfig::default()), 1);

@@ -12,9 +12,17 @@ fn name(text: &str) -> Name {
 }
 
 /// A method, the beginning of the request, the notice, and what the client hears.
-fn exchanges_with(no_wait: bool) -> Vec<(Method, &'static str, Notice, &'static str)> {
-    let arguments = || Table(vec![(name("x-foo"), Value::I32(1))]);
-    let done = || Notice::Done { channel: ONE };
+type Exchange = (Method, &'static str, Notice, &'static str);
+
+fn arguments() -> Table {
+    Table(vec![(name("x-foo"), Value::I32(1))])
+}
+
+fn done() -> Notice {
+    Notice::Done { channel: ONE }
+}
+
+fn about_exchanges(no_wait: bool) -> Vec<Exchange> {
     let declare_exchange = Method::ExchangeDeclare {
         exchange: name("e"),
         kind: name("topic"),
@@ -37,23 +45,10 @@ fn exchanges_with(no_wait: bool) -> Vec<(Method, &'static str, Notice, &'static 
     let unbind = Method::ExchangeUnbind {
         destination,
         source,
-        routing_key: routing_key.clone(),
-        no_wait,
-        arguments: arguments(),
-    };
-    let queue_bind = Method::QueueBind {
-        queue: name("q"),
-        exchange: name("e"),
         routing_key,
         no_wait,
         arguments: arguments(),
     };
-    let mut declare_queue = declare("q", false);
-    if let Method::QueueDeclare { no_wait: silent, .. } = &mut declare_queue {
-        *silent = no_wait;
-    }
-    let delete_queue =
-        Method::QueueDelete { queue: name("q"), if_unused: true, if_empty: false, no_wait };
     vec![
         (
             declare_exchange,
@@ -83,6 +78,24 @@ fn exchanges_with(no_wait: bool) -> Vec<(Method, &'static str, Notice, &'static 
             done(),
             "exchange.unbind-ok",
         ),
+    ]
+}
+
+fn about_queues(no_wait: bool) -> Vec<Exchange> {
+    let queue_bind = Method::QueueBind {
+        queue: name("q"),
+        exchange: name("e"),
+        routing_key: name("k"),
+        no_wait,
+        arguments: arguments(),
+    };
+    let mut declare_queue = declare("q", false);
+    if let Method::QueueDeclare { no_wait: silent, .. } = &mut declare_queue {
+        *silent = no_wait;
+    }
+    let delete_queue =
+        Method::QueueDelete { queue: name("q"), if_unused: true, if_empty: false, no_wait };
+    vec![
         (
             queue_bind,
             "Bind(Binding { channel: ChannelId(1), source: \"e\", destination: \"q\", \
@@ -111,6 +124,10 @@ fn exchanges_with(no_wait: bool) -> Vec<(Method, &'static str, Notice, &'static 
             "queue.delete-ok { message_count: 8 }",
         ),
     ]
+}
+
+fn exchanges_with(no_wait: bool) -> Vec<Exchange> {
+    [about_exchanges(no_wait), about_queues(no_wait)].into_iter().flatten().collect()
 }
 
 #[test]

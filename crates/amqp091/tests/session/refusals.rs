@@ -29,25 +29,16 @@ fn reply_to() -> Properties {
 const ANSWERS: &str = include_str!("../data/refusals.txt");
 
 /// Octets on a connection with channel 1.
-fn cases() -> Vec<(&'static str, Vec<u8>)> {
-    let purge = Method::QueuePurge { queue: Name::default(), no_wait: false };
-    let get = Method::BasicGet { queue: Name::default(), no_ack: false };
-    let qos = Method::BasicQos { prefetch_size: 1, prefetch_count: 0, global: false };
-    let nack = Method::BasicNack { delivery_tag: 99, multiple: false, requeue: true };
-    let reject = Method::BasicReject { delivery_tag: 99, requeue: false };
+type Cases = Vec<(&'static str, Vec<u8>)>;
+
+/// Frames and methods where they do not belong, or that are none.
+fn framing_cases() -> Cases {
     let secret = Method::ConnectionUpdateSecret {
         new_secret: amqp091::secret::Secret::new(b"s"),
         reason: Name::default(),
     };
-    let other_class = frame(2, 1, &[0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
     let not_utf8 = frame(1, 1, &[0, 50, 0, 10, 0, 0, 2, 0xff, 0xfe, 0, 0, 0, 0, 0]);
     let unknown_type = frame(1, 1, &[0, 50, 0, 10, 0, 0, 0, 0, 0, 0, 0, 3, 1, b'k', b'z']);
-    let bad_header = frame(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0]);
-    let bad_headers =
-        [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0][..], &[0, 0, 0, 3, 1, b'k', b'z']]
-            .concat();
-    let tx = on1(&Method::TxSelect {});
-    let confirm = on1(&Method::ConfirmSelect { no_wait: true });
     let mut bad_end = on1(&Method::TxSelect {});
     *bad_end.last_mut().expect("octets") = 0;
     vec![
@@ -66,6 +57,18 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("truncated method arguments", frame(1, 1, &[0, 50, 0, 10])),
         ("unknown field type", unknown_type),
         ("name that is not UTF-8", not_utf8),
+    ]
+}
+
+/// Publishes that are not whole, or ask for too much.
+fn content_cases() -> Cases {
+    let qos = Method::BasicQos { prefetch_size: 1, prefetch_count: 0, global: false };
+    let other_class = frame(2, 1, &[0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+    let bad_header = frame(2, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0]);
+    let bad_headers =
+        [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0][..], &[0, 0, 0, 3, 1, b'k', b'z']]
+            .concat();
+    vec![
         ("publish immediate", [publish_method(true), header(1), frame(3, 1, b"x")].concat()),
         ("header without publish", header(1)),
         ("body without header", frame(3, 1, b"x")),
@@ -87,6 +90,19 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             "reply-to without consumer",
             [publish_method(false), header_frame(1, 0, &reply_to())].concat(),
         ),
+    ]
+}
+
+/// Methods that ask for what cannot be.
+fn method_cases() -> Cases {
+    let purge = Method::QueuePurge { queue: Name::default(), no_wait: false };
+    let get = Method::BasicGet { queue: Name::default(), no_ack: false };
+    let qos = Method::BasicQos { prefetch_size: 1, prefetch_count: 0, global: false };
+    let nack = Method::BasicNack { delivery_tag: 99, multiple: false, requeue: true };
+    let reject = Method::BasicReject { delivery_tag: 99, requeue: false };
+    let tx = on1(&Method::TxSelect {});
+    let confirm = on1(&Method::ConfirmSelect { no_wait: true });
+    vec![
         ("empty queue name, purge", on1(&purge)),
         ("empty queue name, get", on1(&get)),
         ("empty queue name, consume", on1(&consume("", "t", false))),
@@ -112,7 +128,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn what_the_session_refuses_has_its_code_text_and_ids() {
-    let cases = cases();
+    let cases = [framing_cases(), content_cases(), method_cases()].concat();
     assert_eq!(cases.len(), ANSWERS.lines().count());
     for (line, (name, octets)) in ANSWERS.lines().zip(cases) {
         let (case, expected) = line.split_once(" -> ").expect("a case and its answer");
