@@ -1,6 +1,6 @@
-//! How fast one queue is, and what a long one costs: `cargo run --release -p ferrymq-engine --example
-//! queue`. Times are those of the processor, of one thread.
-//! Linux only: other systems do not tell them.
+//! How fast one queue is, and what a long one costs: `cargo run --release -p ferrymq-engine
+//! --example queue`. Times are those of the processor, of one thread. Linux only: other systems do
+//! not tell them.
 
 use engine::{Command, Effect, Enqueue, Place, Queue, Restored, Subscriber, record::MessageFacts};
 use model::{

@@ -24,8 +24,8 @@ pub enum Place {
 pub struct Enqueue {
     pub message: Arc<Message>,
     pub place: Place,
-    /// The budget has room to keep the body in memory while the message waits. Without room a message
-    /// with a place is let go unless it can be delivered at once.
+    /// The budget has room to keep the body in memory while the message waits. Without room a
+    /// message with a place is let go unless it can be delivered at once.
     pub room: bool,
     /// It arrives marked redelivered (a dead letter after a rejection).
     pub redelivered: bool,
@@ -68,8 +68,8 @@ pub struct Restored {
 pub enum Command {
     Enqueue(Enqueue),
     Subscribe(Subscriber),
-    /// What it holds stays unsettled. Answered by `Notice::Unsubscribed`, also when the consumer has
-    /// ended already.
+    /// What it holds stays unsettled. Answered by `Notice::Unsubscribed`, also when the consumer
+    /// has ended already.
     Unsubscribe {
         session: SessionId,
         channel: ChannelId,
@@ -107,8 +107,8 @@ pub enum Command {
         session: SessionId,
         channel: ChannelId,
     },
-    /// Bodies asked for by `Effect::Load`; `None` where the disk gave none or a damaged one, and the
-    /// message is then taken out without dead-lettering.
+    /// Bodies asked for by `Effect::Load`; `None` where the disk gave none or a damaged one, and
+    /// the message is then taken out without dead-lettering.
     Loaded {
         messages: Vec<(EntryId, Option<Arc<Message>>)>,
     },

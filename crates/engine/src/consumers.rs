@@ -71,8 +71,8 @@ pub(crate) struct Consumers {
 }
 
 impl Consumers {
-    /// `single_active`: one is served at a time, the first to arrive; with `priority_takes_over` the
-    /// first of the highest priority, as soon as its predecessor holds nothing.
+    /// `single_active`: one is served at a time, the first to arrive; with `priority_takes_over`
+    /// the first of the highest priority, as soon as its predecessor holds nothing.
     pub(crate) fn new(single_active: bool, priority_takes_over: bool) -> Self {
         Self {
             slots: Vec::new(),

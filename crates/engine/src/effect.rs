@@ -32,10 +32,11 @@ pub enum Effect {
     Removed { place: Place },
     /// The counters of a waiting message that must survive a restart.
     Counted { position: LogPosition, acquired: u32, failed: u32 },
-    /// The `Enqueue` just applied was refused: its publisher is told so. The message is not in the queue.
+    /// The `Enqueue` just applied was refused: its publisher is told so. The message is not in the
+    /// queue.
     Rejected,
-    /// The message leaves this queue and goes where the policy's dead-letter target says, in one step.
-    /// Takes the place of `Removed`. `message` is absent when the body is on disk only.
+    /// The message leaves this queue and goes where the policy's dead-letter target says, in one
+    /// step. Takes the place of `Removed`. `message` is absent when the body is on disk only.
     DeadLetter {
         message: Option<Arc<Message>>,
         place: Place,

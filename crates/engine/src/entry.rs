@@ -1,5 +1,5 @@
-//! One message in a queue. A million waiting ones must cost little more than forty megabytes, so the
-//! fields of an entry are packed and what few messages have stands beside the list.
+//! One message in a queue. A million waiting ones must cost little more than forty megabytes, so
+//! the fields of an entry are packed and what few messages have stands beside the list.
 
 use crate::command::Place;
 use model::{EntryId, LogPosition, Message, Timestamp};

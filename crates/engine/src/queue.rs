@@ -1,8 +1,8 @@
 //! One queue: what each command means. After every command the queue comes to rest: nothing expired
 //! stands at a head, nobody waits for a message that could be had, and no limit is passed.
 //!
-//! `arrival` takes messages in, `delivery` hands them out, `settlement` takes them back, `subscription`
-//! keeps the consumers, `time` does what is due.
+//! `arrival` takes messages in, `delivery` hands them out, `settlement` takes them back,
+//! `subscription` keeps the consumers, `time` does what is due.
 
 mod arrival;
 mod delivery;
@@ -100,8 +100,8 @@ impl Queue {
         }
     }
 
-    /// Carries out one command and appends what follows from it to `effects`, in order. Time that has
-    /// passed since the last command takes effect first. `now` never goes back.
+    /// Carries out one command and appends what follows from it to `effects`, in order. Time that
+    /// has passed since the last command takes effect first. `now` never goes back.
     pub fn apply(&mut self, command: Command, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.next_due() <= now {
             self.pass_time(now, effects);
@@ -178,8 +178,8 @@ impl Queue {
         self.entries().map(Entry::place).for_each(visit);
     }
 
-    /// The positions of messages that survive a restart and were delivered before: what a clean stop
-    /// writes down.
+    /// The positions of messages that survive a restart and were delivered before: what a clean
+    /// stop writes down.
     pub fn redelivered_positions(&self) -> Vec<LogPosition> {
         let delivered = self.entries().filter(|it| it.is_redelivered());
         delivered.filter_map(Entry::kept_at).collect()

@@ -9,13 +9,14 @@ use crate::{
 use model::{EntryId, Message, Timestamp, policy::Overflow};
 use std::sync::Arc;
 
-/// A smaller message that stays gets a buffer of its own, because it would hold on to the whole read
-/// buffer it came in.
+/// A smaller message that stays gets a buffer of its own, because it would hold on to the whole
+/// read buffer it came in.
 const DETACHED_BYTES_MAX: u64 = 4096;
 
 impl Queue {
-    /// Puts back a message that the log holds; its body is read when it is wanted. Recovery calls this
-    /// in the order of the queue, before any command, and then lets the queue have a `Command::Tick`.
+    /// Puts back a message that the log holds; its body is read when it is wanted. Recovery calls
+    /// this in the order of the queue, before any command, and then lets the queue have a
+    /// `Command::Tick`. Entries are numbered from 1 on.
     pub fn restore(&mut self, restored: Restored, _now: Timestamp) {
         let Restored { place, size, facts, arrived, .. } = restored;
         let mut entry = Entry::new(self.next_entry(), place, size, arrived);
@@ -103,7 +104,8 @@ impl Queue {
                 ))
     }
 
-    /// Drops the oldest messages of the lowest levels until the limits hold; returns whether any went.
+    /// Drops the oldest messages of the lowest levels until the limits hold; returns whether any
+    /// went.
     pub(super) fn drop_excess(&mut self, effects: &mut Vec<Effect>) -> bool {
         let mut has_dropped = false;
         if self.policy.overflow != Overflow::DropHead {

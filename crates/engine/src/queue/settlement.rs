@@ -9,7 +9,8 @@ use crate::{
 use model::{EntryId, Outcome, SessionId, Timestamp, policy::DelayedRetry};
 
 impl Queue {
-    /// Settles those of the entries that the session holds. Others were settled or came back already.
+    /// Settles those of the entries that the session holds. Others were settled or came back
+    /// already.
     pub(super) fn settle(
         &mut self,
         session: SessionId,

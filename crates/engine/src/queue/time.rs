@@ -34,8 +34,8 @@ impl Queue {
         }
     }
 
-    /// Buries what is past its time at either end of each level: at the one because it is the oldest,
-    /// at the other because it would be delivered next.
+    /// Buries what is past its time at either end of each level: at the one because it is the
+    /// oldest, at the other because it would be delivered next.
     pub(super) fn expire(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if now < self.expiry_due {
             return;

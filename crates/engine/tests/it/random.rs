@@ -1,5 +1,5 @@
-//! Random lives of a queue, beside the model of it: after every command both have said the same, hold
-//! the same, and the real one has asked for a tick no later than something is due.
+//! Random lives of a queue, beside the model of it: after every command both have said the same,
+//! hold the same, and the real one has asked for a tick no later than something is due.
 
 use crate::reference::{Known, Letter, Reference, SESSIONS, SHARED_START, Seen, State, number};
 use engine::{Command, Depth, Effect, Enqueue, EntryState, Place, Queue, Subscriber};

@@ -1,5 +1,5 @@
-//! A queue that is obviously right: one list of messages in order of arrival, searched from one end to
-//! the other for every question. What the real one must do is what this one does.
+//! A queue that is obviously right: one list of messages in order of arrival, searched from one end
+//! to the other for every question. What the real one must do is what this one does.
 
 use engine::{Command, Enqueue, Place, Subscriber};
 use model::{
