@@ -113,6 +113,8 @@ impl Channel {
                 let ids = if publish { PUBLISH } else { waiting.ids };
                 Err(Reply::refused(&refusal, ids))
             }
+            // A consumer that the broker has ended meanwhile.
+            (_, Notice::Unsubscribed { .. }) => Ok(Answered::Open),
             _ => Err(unexpected()),
         }
     }
@@ -121,6 +123,7 @@ impl Channel {
     fn unasked(&self, notice: &Notice) -> Result<Answered, Reply> {
         match notice {
             Notice::Refused { refusal, .. } => Err(Reply::refused(refusal, PUBLISH)),
+            Notice::Unsubscribed { .. } => Ok(Answered::Open),
             _ => Err(unexpected()),
         }
     }

@@ -123,3 +123,11 @@ fn a_virtual_host_that_is_refused_ends_the_connection_with_its_reason() {
     peer.octets(&method_frame(0, &CLOSE_OK));
     assert_eq!(peer.event, Some(Event::Finished));
 }
+
+#[test]
+fn a_session_may_move_between_threads() {
+    fn check<T: Send>(it: T) -> T {
+        it
+    }
+    assert!(!check(Session::new(Arc::new(SessionConfig::default()), 1)).is_open());
+}
