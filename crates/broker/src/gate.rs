@@ -155,11 +155,12 @@ impl Gate {
         keys.extend(blind_copies.iter().map(String::as_str));
         publisher.catalog.authorize_publish(&publisher.who, exchange, &keys)?;
         check_user_id(publisher, facts.user_id)?;
-        let is_blind = !blind_copies.is_empty();
+        // Blind copies are nobody's business, and one spelling of every type goes on.
+        let is_to_change = !blind_copies.is_empty() || facts.is_aliased;
         self.route(publisher, exchange, &keys, message.properties())?;
         let destinations = Arc::new(Destinations::of(&self.route));
         drop(keys);
-        let message = if is_blind { without_blind_copies(&message) } else { message };
+        let message = if is_to_change { without_blind_copies(&message) } else { message };
         Ok(Admitted { message: Arc::new(message), destinations })
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     hand_over::{After, HandOver, Published, ShardCommand},
     ledger::Ledger,
     mailbox::Mailbox,
+    replies::REPLY_PREFIX,
     shared,
 };
 use catalog::{Catalog, Vhost, Who};
@@ -208,10 +209,11 @@ impl SessionHandle {
             Who { user: &self.user, vhost: &self.vhost, session: self.session, client_id: None };
         let publisher = Publisher { catalog, vhost: &vhost, who };
         let Admitted { message, destinations } = self.gate.admit(publisher, publish)?;
-        if message.exchange().is_empty()
-            && let Some(requester) = self.broker.replies().requester(message.routing_key())
-        {
-            requester.reply(message);
+        if message.exchange().is_empty() && message.routing_key().starts_with(REPLY_PREFIX) {
+            // A requester that has gone wants no reply: it is dropped, and not returned.
+            if let Some(requester) = self.broker.replies().requester(message.routing_key()) {
+                requester.reply(message);
+            }
             self.confirm_at_once(publish);
             return Ok(());
         }

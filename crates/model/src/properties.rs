@@ -40,6 +40,8 @@ pub struct Facts<'a> {
     pub reply_to: Option<&'a str>,
     pub expiration: Option<&'a str>,
     pub user_id: Option<&'a str>,
+    /// Some header is spelled in another way than the canonical one: to be encoded anew.
+    pub is_aliased: bool,
 }
 
 /// Why octets are no properties.
@@ -79,6 +81,7 @@ const PERSISTENT: u8 = 2;
 struct Reader<'a> {
     flags: u16,
     rest: &'a [u8],
+    is_aliased: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -91,7 +94,7 @@ impl<'a> Reader<'a> {
         if flags & UNKNOWN != 0 {
             return Err(PropertiesError::UnknownFlags(flags));
         }
-        Ok(Self { flags, rest })
+        Ok(Self { flags, rest, is_aliased: false })
     }
 
     fn end(self) -> Result<(), PropertiesError> {
@@ -134,7 +137,9 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let before = self.rest;
-        self.rest = value::check_table(before)?;
+        let checked = value::check_table(before)?;
+        self.rest = checked.rest;
+        self.is_aliased = checked.is_aliased;
         Ok(Some(&before[..before.len() - self.rest.len()]))
     }
 }
@@ -160,8 +165,9 @@ impl<'a> Facts<'a> {
         let user_id = reader.text(USER_ID)?;
         reader.text(APP_ID)?;
         reader.text(CLUSTER_ID)?;
+        let is_aliased = reader.is_aliased;
         reader.end()?;
-        Ok(Self { persistent, priority, headers, reply_to, expiration, user_id })
+        Ok(Self { persistent, priority, headers, reply_to, expiration, user_id, is_aliased })
     }
 
     /// The headers, decoded; empty when there are none.

@@ -194,25 +194,35 @@ impl Table {
     /// [`TableError`], when the octets are cut short, name an unknown type, or pass a limit. Nothing is
     /// allocated beyond what the octets can hold.
     pub fn decode(octets: &[u8]) -> Result<(Self, &[u8]), TableError> {
-        Reader { rest: octets, depth: 0, entries: 0 }.whole_table()
+        Reader { rest: octets, depth: 0, entries: 0, is_aliased: false }.whole_table()
     }
 }
 
-/// Checks a table with its length in front without building it; returns the octets that follow.
+/// What a look at a table has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked<'a> {
+    /// The octets that follow the table.
+    pub rest: &'a [u8],
+    /// Some value is spelled in another way than the canonical one.
+    pub is_aliased: bool,
+}
+
+/// Checks a table with its length in front without building it.
 ///
 /// # Errors
 /// As [`Table::decode`].
-pub fn check_table(octets: &[u8]) -> Result<&[u8], TableError> {
+pub fn check_table(octets: &[u8]) -> Result<Checked<'_>, TableError> {
     // Building costs an allocation per entry, so publishes with headers go through here.
-    let mut reader = Reader { rest: octets, depth: 0, entries: 0 };
+    let mut reader = Reader { rest: octets, depth: 0, entries: 0, is_aliased: false };
     reader.skip_table()?;
-    Ok(reader.rest)
+    Ok(Checked { rest: reader.rest, is_aliased: reader.is_aliased })
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
     depth: usize,
     entries: usize,
+    is_aliased: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -259,12 +269,14 @@ impl<'a> Reader<'a> {
         if self.depth == limits::TABLE_DEPTH_MAX {
             return Err(TableError::TooDeep);
         }
-        let mut reader = Reader { rest: inner, depth: self.depth + 1, entries: self.entries };
+        let (depth, entries) = (self.depth + 1, self.entries);
+        let mut reader = Reader { rest: inner, depth, entries, is_aliased: false };
         let mut items = Vec::new();
         while !reader.rest.is_empty() {
             items.push(read(&mut reader)?);
         }
         self.entries = reader.entries;
+        self.is_aliased |= reader.is_aliased;
         Ok(items)
     }
 
@@ -310,7 +322,11 @@ impl<'a> Reader<'a> {
             b't' | b'b' | b'B' => self.take(1).map(drop),
             b's' | b'u' => self.take(2).map(drop),
             b'I' | b'i' | b'f' => self.take(4).map(drop),
-            b'l' | b'L' | b'd' | b'T' => self.take(8).map(drop),
+            b'L' => {
+                self.is_aliased = true;
+                self.take(8).map(drop)
+            }
+            b'l' | b'd' | b'T' => self.take(8).map(drop),
             b'D' => self.take(5).map(drop),
             b'S' | b'x' => self.counted().map(drop),
             b'A' => self.nested(|it| it.entry().and_then(|()| it.skip_value())).map(drop),
@@ -354,7 +370,7 @@ mod tests {
             let table = Table(vec![(Name::new("key"), value)]);
             let mut octets = Vec::new();
             table.encode(&mut octets);
-            prop_assert_eq!(check_table(&octets), Ok(&[][..]));
+            prop_assert_eq!(check_table(&octets), Ok(Checked { rest: &[][..], is_aliased: false }));
             let (again, rest) = Table::decode(&octets).expect("what was encoded decodes");
             prop_assert!(rest.is_empty());
             prop_assert_eq!(again, table);
@@ -363,7 +379,7 @@ mod tests {
         #[test]
         fn any_octets_decode_or_are_refused_and_the_check_agrees(octets: Vec<u8>) {
             let decoded = Table::decode(&octets).map(|(_, rest)| rest);
-            prop_assert_eq!(decoded, check_table(&octets));
+            prop_assert_eq!(decoded, check_table(&octets).map(|it| it.rest));
         }
     }
 
@@ -375,6 +391,17 @@ mod tests {
         let mut octets = Vec::new();
         Table(vec![(Name::new("k"), value)]).encode(&mut octets);
         octets
+    }
+
+    #[test]
+    fn other_spelling_of_a_wide_integer_is_noticed_at_any_depth() {
+        let mut octets = Vec::new();
+        let inner = Table(vec![(Name::new("n"), Value::I64(5))]);
+        Table(vec![(Name::new("k"), Value::Table(inner))]).encode(&mut octets);
+        let letter = octets.iter().rposition(|it| *it == b'l').expect("encoded as l");
+        assert_eq!(check_table(&octets).map(|it| it.is_aliased), Ok(false));
+        octets[letter] = b'L';
+        assert_eq!(check_table(&octets).map(|it| it.is_aliased), Ok(true));
     }
 
     #[test]
