@@ -413,7 +413,9 @@ impl Connection {
     {
         match (ended, traffic.session().disconnect()) {
             // Probes of load balancers do that all the time.
-            (Some(End::ByClient), _) => tracing::debug!(peer = %self.peer, "probed"),
+            (Some(end), _) if end.is_by_client() => {
+                tracing::debug!(peer = %self.peer, "connection was a probe");
+            }
             (Some(end), _) => self.log_failure(&end.to_string()),
             (None, Some(disconnect)) => self.log_failure(&disconnect.to_string()),
             (None, None) => self.log_failure("the handshake was not finished"),

@@ -87,7 +87,7 @@ impl Server {
 
     /// Accepts nobody any more and tells everybody that the server stops.
     pub fn begin_stop(&self) {
-        self.phase.send_replace(Phase::Stopping);
+        self.phase.send_modify(|it| *it = Phase::Stopping.max(*it));
         self.shared.node.broker().close_sessions(&Refusal::Forced(STOPPING.to_owned()));
     }
 

@@ -54,6 +54,17 @@ pub(crate) enum End {
     Tls,
 }
 
+impl End {
+    /// The client went, with or without ceremony.
+    pub(crate) fn is_by_client(&self) -> bool {
+        match self {
+            Self::ByClient => true,
+            Self::Socket(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
+    }
+}
+
 pub(crate) struct Traffic<S> {
     stream: S,
     clock: Clock,

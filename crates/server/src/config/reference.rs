@@ -65,7 +65,9 @@ mod tests {
         if std::env::var_os("WRITE_DOCS").is_some() {
             std::fs::write(&path, format!("{before}{BEGIN}{current}{END}{after}")).unwrap();
         } else {
-            assert_eq!(table, current, "run the test with WRITE_DOCS=1");
+            let lines = table.lines().zip(current.lines());
+            let different = lines.filter(|it| it.0 != it.1).collect::<Vec<_>>();
+            assert!(table == current, "run the test with WRITE_DOCS=1: {different:#?}");
         }
     }
 }
