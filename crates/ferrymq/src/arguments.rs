@@ -1,4 +1,4 @@
-//! The verbs and their arguments. The flags of `serve` are made from the table of configuration keys.
+//! The verbs and their arguments. The flags of `serve` are made from the table of keys.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use server::config::{ConfigErrors, KEYS, Key, Kind, Loaded, Sources, load};
@@ -28,7 +28,8 @@ fn serve() -> Command {
     Command::new("serve")
         .about("Run the server")
         .after_help(
-            "Examples:\n  ferrymq serve\n  ferrymq serve --data-dir /var/lib/ferrymq --listen 5672\n  \
+            "Examples:\n  ferrymq serve\n  \
+             ferrymq serve --data-dir /var/lib/ferrymq --listen 5672\n  \
              ferrymq serve --config /etc/ferrymq/ferrymq.toml --log-format json",
         )
         .arg(config_argument())

@@ -12,13 +12,10 @@ use crate::config::Config;
 use attempts::{Attempts, AttemptsMax};
 use broker::PasswordHash;
 use cache::LoginCache;
+use model::Timestamp;
 use parking_lot::Mutex;
 use pool::Pool;
-use std::{
-    collections::HashSet,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 /// Before a login that is not looked at is answered.
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
@@ -47,6 +44,7 @@ pub struct Login<'a> {
     pub user: &'a str,
     pub password: &'a [u8],
     pub address: IpAddr,
+    pub now: Timestamp,
 }
 
 /// Checks logins. Holds the threads that hash, so there is one in a process.
@@ -83,7 +81,7 @@ impl Authenticator {
         record: Option<&PasswordHash>,
     ) -> Result<(), Denied> {
         self.check_loopback(login.user, login.address)?;
-        let now = Instant::now();
+        let now = login.now;
         let key = record.map(|it| self.cache.key(login.user, it, login.password));
         if key.is_some_and(|key| self.cache.knows(&key, now)) {
             return Ok(());
@@ -133,7 +131,7 @@ mod tests {
     }
 
     fn login<'a>(user: &'a str, password: &'a str, address: IpAddr) -> Login<'a> {
-        Login { user, password: password.as_bytes(), address }
+        Login { user, password: password.as_bytes(), address, now: Timestamp(1) }
     }
 
     #[tokio::test]

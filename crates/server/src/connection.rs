@@ -17,12 +17,17 @@ use broker::{Connect, SessionHandle};
 use bytes::Bytes;
 use model::{Name, Refusal};
 use node::Node;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::{Semaphore, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -106,10 +111,10 @@ impl Shared {
             tls_handshake_timeout: config.tls_handshake_timeout,
             write_timeout: config.write_timeout,
             lines: Lines {
-                opened: Throttle::new(),
-                closed: Throttle::new(),
-                refused: Throttle::new(),
-                failed: Throttle::new(),
+                opened: Throttle::default(),
+                closed: Throttle::default(),
+                refused: Throttle::default(),
+                failed: Throttle::default(),
             },
         }
     }
@@ -137,24 +142,27 @@ pub(crate) async fn serve(
     is_tls: bool,
     _seat: Seat,
 ) {
-    let deadline = Instant::now() + shared.handshake_timeout;
+    let mut deadline = pin!(sleep(shared.handshake_timeout));
     let mut phase = shared.phase.clone();
     let user = Name::default();
     let mut connection = Connection { shared, peer, is_tls, certificate: None, user };
     let entered = tokio::select! {
         biased;
         () = wait_for_phase(&mut phase, Phase::Stopping) => return,
-        entered = timeout_at(deadline, connection.enter(socket)) => entered,
+        () = &mut deadline => {
+            connection.log_failure("it took too long before it could begin");
+            return;
+        }
+        entered = connection.enter(socket) => entered,
     };
     match entered {
-        Ok(Some((ticket, Transport::Plain(socket)))) => {
+        Some((ticket, Transport::Plain(socket))) => {
             connection.converse(socket, ticket, deadline).await;
         }
-        Ok(Some((ticket, Transport::Tls(stream)))) => {
+        Some((ticket, Transport::Tls(stream))) => {
             connection.converse(*stream, ticket, deadline).await;
         }
-        Ok(None) => {}
-        Err(_) => connection.log_failure("it took too long before it could begin"),
+        None => {}
     }
 }
 
@@ -203,7 +211,7 @@ impl Connection {
         }
     }
 
-    async fn converse<S>(&mut self, stream: S, ticket: Ticket, deadline: Instant)
+    async fn converse<S>(&mut self, stream: S, ticket: Ticket, deadline: Pin<&mut Sleep>)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -216,19 +224,19 @@ impl Connection {
         let opened = tokio::select! {
             biased;
             () = wait_for_phase(&mut phase, Phase::Stopping) => return,
-            opened = timeout_at(deadline, self.log_in(&mut traffic)) => opened,
-        };
-        drop(ticket);
-        let ended = match opened {
-            Err(_) => {
+            () = deadline => {
                 self.log_failure("it did not log in and open a virtual host in time");
                 return;
             }
-            Ok(Err(ended)) => {
+            opened = self.log_in(&mut traffic) => opened,
+        };
+        drop(ticket);
+        let ended = match opened {
+            Err(ended) => {
                 self.log_early_end(&traffic, ended.as_ref());
                 ended
             }
-            Ok(Ok(())) => {
+            Ok(()) => {
                 self.log_opened(&traffic);
                 if shared.is_stopping() {
                     // It may have come after everybody was told.
@@ -289,7 +297,8 @@ impl Connection {
             Some(password) => {
                 self.user = user;
                 let record = shared.node.broker().user(&self.user);
-                let login = Login { user: &self.user, password: &password, address };
+                let now = shared.node.now();
+                let login = Login { user: &self.user, password: &password, address, now };
                 let record = record.as_ref().map(|it| &it.password);
                 shared.authenticator.login(login, record).await
             }
@@ -348,7 +357,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(traffic: &mut Traffic<S>) -> Opt
     }
 }
 
-/// Waits until the client has read everything and closes, so that no reset overtakes the last frame.
+/// Waits until the client has read everything: no reset may overtake the last frame.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let until_closed = async {
         stream.shutdown().await?;
@@ -371,7 +380,9 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(suppressed) = self.shared.lines.opened.admit() else { return };
+        let Some(suppressed) = self.shared.lines.opened.admit(self.shared.node.now()) else {
+            return;
+        };
         let (session, is_tls) = (traffic.session(), self.is_tls);
         let client = session.negotiated().map(|it| &it.client);
         let name = client.and_then(|it| it.connection_name.as_deref()).unwrap_or_default();
@@ -392,7 +403,9 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(suppressed) = self.shared.lines.closed.admit() else { return };
+        let Some(suppressed) = self.shared.lines.closed.admit(self.shared.node.now()) else {
+            return;
+        };
         let reason = match ended {
             Some(end) => end.to_string(),
             None if traffic.session().is_silent() => "missed heartbeats of the client".to_owned(),
@@ -423,7 +436,9 @@ impl Connection {
     }
 
     fn log_denied(&self, mechanism: &'static str, denied: Denied) {
-        let Some(suppressed) = self.shared.lines.refused.admit() else { return };
+        let Some(suppressed) = self.shared.lines.refused.admit(self.shared.node.now()) else {
+            return;
+        };
         tracing::warn!(
             peer = %self.peer,
             user = %Shown(&self.user),
@@ -435,7 +450,9 @@ impl Connection {
     }
 
     fn log_failure(&self, reason: &str) {
-        let Some(suppressed) = self.shared.lines.failed.admit() else { return };
+        let Some(suppressed) = self.shared.lines.failed.admit(self.shared.node.now()) else {
+            return;
+        };
         tracing::warn!(peer = %self.peer, reason, suppressed, "connection not opened");
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     exit,
     logging::Throttle,
 };
+use model::Timestamp;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io::{self, ErrorKind},
@@ -16,7 +17,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep, timeout_at},
+    time::{sleep, timeout},
 };
 
 const BACKLOG: i32 = 1024;
@@ -129,7 +130,7 @@ fn bind_one(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration) {
     let mut phase = shared.phase.clone();
     let mut tasks = JoinSet::new();
-    let lines = Throttle::new();
+    let lines = Throttle::default();
     loop {
         tokio::select! {
             biased;
@@ -139,12 +140,11 @@ pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration
                 Ok((socket, peer)) => {
                     admit(&shared, &mut tasks, &lines, socket, peer, bound.is_tls);
                 }
-                Err(error) => pause(&error, &lines, bound.address).await,
+                Err(error) => pause(&error, &lines, bound.address, shared.node.now()).await,
             },
         }
     }
     drop(bound.listener);
-    let deadline = Instant::now() + patience;
     let all_ended = async {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
@@ -152,7 +152,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration
     };
     tokio::select! {
         () = wait_for_phase(&mut phase, Phase::Hurrying) => {}
-        _ = timeout_at(deadline, all_ended) => {}
+        _ = timeout(patience, all_ended) => {}
     }
     tasks.shutdown().await;
 }
@@ -166,7 +166,7 @@ fn admit(
     is_tls: bool,
 ) {
     let Some(seat) = shared.admission.seat() else {
-        if let Some(suppressed) = lines.admit() {
+        if let Some(suppressed) = lines.admit(shared.node.now()) {
             let connections_max = shared.admission.connections_max();
             tracing::warn!(%peer, connections_max, suppressed, "too many connections");
         }
@@ -188,7 +188,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
 
 /// A connection that failed before it was accepted is its own matter; without files or memory the
 /// loop would spin.
-async fn pause(error: &io::Error, lines: &Throttle, address: SocketAddr) {
+async fn pause(error: &io::Error, lines: &Throttle, address: SocketAddr, now: Timestamp) {
     let gone = matches!(
         error.kind(),
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
@@ -196,7 +196,7 @@ async fn pause(error: &io::Error, lines: &Throttle, address: SocketAddr) {
     if gone {
         return;
     }
-    if let Some(suppressed) = lines.admit() {
+    if let Some(suppressed) = lines.admit(now) {
         tracing::error!(%address, %error, suppressed, "cannot accept connections for a moment");
     }
     sleep(EXHAUSTED_PAUSE).await;

@@ -1,10 +1,8 @@
 //! Log lines: where they go, how they look, and how many of one kind may be written.
 
 use crate::config::{LogFormat, LogLevel};
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
-};
+use model::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_subscriber::{filter::LevelFilter, fmt::writer::BoxMakeWriter};
 
 /// Lines of one kind per second.
@@ -39,26 +37,17 @@ pub fn start(level: LogLevel, format: LogFormat) {
 }
 
 /// Lets a few lines of one kind through per second and counts the others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    begin: Instant,
     /// The second in the upper half, the lines seen in it in the lower one.
     seen: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl Throttle {
-    pub(crate) fn new() -> Self {
-        Self { begin: Instant::now(), seen: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
-    }
-
     /// `Some` when the line may be written, with how many were not since the last one.
-    pub(crate) fn admit(&self) -> Option<u64> {
-        self.admit_at(self.begin.elapsed().as_secs())
-    }
-
-    fn admit_at(&self, second: u64) -> Option<u64> {
-        let second = second & u64::from(u32::MAX);
+    pub(crate) fn admit(&self, now: Timestamp) -> Option<u64> {
+        let second = (now.0 / 1_000) & u64::from(u32::MAX);
         let count = |seen: u64| {
             Some(if seen >> 32 == second { seen.saturating_add(1) } else { second << 32 | 1 })
         };
@@ -79,14 +68,14 @@ mod tests {
 
     #[test]
     fn ten_lines_a_second_pass_and_the_rest_is_counted() {
-        let throttle = Throttle::new();
+        let throttle = Throttle::default();
         for _ in 0..10 {
-            assert_eq!(throttle.admit_at(0), Some(0));
+            assert_eq!(throttle.admit(Timestamp(9_001)), Some(0));
         }
         for _ in 0..7 {
-            assert_eq!(throttle.admit_at(0), None);
+            assert_eq!(throttle.admit(Timestamp(9_001)), None);
         }
-        assert_eq!(throttle.admit_at(1), Some(7));
-        assert_eq!(throttle.admit_at(1), Some(0));
+        assert_eq!(throttle.admit(Timestamp(10_000)), Some(7));
+        assert_eq!(throttle.admit(Timestamp(10_000)), Some(0));
     }
 }

@@ -204,7 +204,7 @@ fn reload(server: &Server) {
     }
 }
 
-/// Ends the threads and closes the folder, unless its log has failed: then nothing may delay the end.
+/// Ends the threads and closes the folder. When its log has failed, nothing may delay the end.
 fn stop(runtime: Runtime, node: &Node, result: Result<(), RunError>) -> Result<(), RunError> {
     if let Err(RunError::LogFailed(why)) = &result {
         tracing::error!("{why}");

@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 
 /// Octets that one read asks for: little at first, more when reads come back full.
@@ -358,7 +358,7 @@ impl Alarm {
         }
         self.rings = Some(due);
         let wait = Duration::from_millis(due.0.saturating_sub(now.0));
-        self.sleep.as_mut().reset(Instant::now() + wait);
+        self.sleep.set(tokio::time::sleep(wait));
         if self.sleep.as_mut().poll(context).is_ready() {
             context.waker().wake_by_ref();
         }

@@ -156,7 +156,8 @@ mod tests {
         let record = users.existing("app").unwrap();
         assert_eq!(record.tags, [Name::new("monitoring")]);
         let authenticator = Authenticator::new(&load(&Sources::default()).unwrap().config);
-        let login = Login { user: "app", password: b"secret", address: Ipv4Addr::LOCALHOST.into() };
+        let (address, now) = (Ipv4Addr::LOCALHOST.into(), users.0.now());
+        let login = Login { user: "app", password: b"secret", address, now };
         assert_eq!(authenticator.login(login, Some(&record.password)).await, Ok(()));
         users.close().unwrap();
     }

@@ -1,13 +1,10 @@
 //! How many passwords a peer may guess per minute.
 
 use super::address::AddressKey;
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use model::Timestamp;
+use std::{collections::HashMap, hash::Hash};
 
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW_MS: u64 = 60_000;
 /// Peers that are counted one by one; further ones of the same minute share one count.
 const COUNTED_MAX: usize = 65_536;
 
@@ -23,7 +20,7 @@ pub(super) struct AttemptsMax {
 /// Counts logins that failed or are being looked at.
 pub(super) struct Attempts {
     max: AttemptsMax,
-    begin: Option<Instant>,
+    begin: Option<Timestamp>,
     per_user: Counts<(String, AddressKey)>,
     per_address: Counts<AddressKey>,
 }
@@ -34,8 +31,8 @@ impl Attempts {
     }
 
     /// Counts a login that is to be looked at, as if it had failed. False: it must not be.
-    pub(super) fn begin(&mut self, user: &str, address: AddressKey, now: Instant) -> bool {
-        if self.begin.is_none_or(|it| WINDOW <= now.saturating_duration_since(it)) {
+    pub(super) fn begin(&mut self, user: &str, address: AddressKey, now: Timestamp) -> bool {
+        if self.begin.is_none_or(|it| it.plus_ms(WINDOW_MS) <= now) {
             self.begin = Some(now);
             self.per_user = Counts::default();
             self.per_address = Counts::default();
@@ -87,6 +84,7 @@ mod tests {
     use super::*;
     use std::net::{IpAddr, Ipv4Addr};
 
+    const NOW: Timestamp = Timestamp(1_000_000);
     const MAX: AttemptsMax = AttemptsMax { per_user: 2, per_address: 5 };
 
     fn address(last: u8) -> AddressKey {
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_user_is_limited_per_address() {
-        let (mut attempts, now) = (Attempts::new(MAX), Instant::now());
+        let (mut attempts, now) = (Attempts::new(MAX), NOW);
         let mut try_as = |user, from| attempts.begin(user, address(from), now);
         assert!(try_as("a", 1) && try_as("a", 1));
         assert!(!try_as("a", 1));
@@ -105,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_address_is_limited_over_all_users() {
-        let (mut attempts, now) = (Attempts::new(MAX), Instant::now());
+        let (mut attempts, now) = (Attempts::new(MAX), NOW);
         let tried = (0..10).filter(|it| attempts.begin(&format!("user{it}"), address(1), now));
         assert_eq!(tried.count(), 5);
         assert!(attempts.begin("user0", address(2), now));
@@ -113,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_success_is_not_counted() {
-        let (mut attempts, now) = (Attempts::new(MAX), Instant::now());
+        let (mut attempts, now) = (Attempts::new(MAX), NOW);
         for _ in 0..100 {
             assert!(attempts.begin("a", address(1), now));
             attempts.succeeded("a", address(1));
@@ -122,15 +120,15 @@ mod tests {
 
     #[test]
     fn the_next_minute_begins_anew() {
-        let (mut attempts, now) = (Attempts::new(MAX), Instant::now());
+        let (mut attempts, now) = (Attempts::new(MAX), NOW);
         while attempts.begin("a", address(1), now) {}
-        assert!(!attempts.begin("a", address(1), now + WINDOW - Duration::from_millis(1)));
-        assert!(attempts.begin("a", address(1), now + WINDOW));
+        assert!(!attempts.begin("a", address(1), now.plus_ms(WINDOW_MS - 1)));
+        assert!(attempts.begin("a", address(1), now.plus_ms(WINDOW_MS)));
     }
 
     #[test]
     fn counting_takes_bounded_memory() {
-        let (mut attempts, now) = (Attempts::new(MAX), Instant::now());
+        let (mut attempts, now) = (Attempts::new(MAX), NOW);
         for index in 0..(COUNTED_MAX as u32 + 100) {
             let from = AddressKey::of(IpAddr::V4(Ipv4Addr::from_bits(index)));
             attempts.begin("a", from, now);

@@ -2,14 +2,12 @@
 
 use aws_lc_rs::{digest, hmac};
 use broker::PasswordHash;
+use model::Timestamp;
 use parking_lot::Mutex;
-use std::{
-    collections::{HashSet, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{HashSet, VecDeque};
 
 const ENTRIES_MAX: usize = 10_000;
-const KEPT: Duration = Duration::from_secs(15 * 60);
+const KEPT_MS: u64 = 15 * 60 * 1_000;
 
 /// Stands for one user, record and password. Without the key of this process it tells nothing.
 pub(super) type CacheKey = [u8; digest::SHA256_OUTPUT_LEN];
@@ -23,7 +21,7 @@ pub(super) struct LoginCache {
 struct Entries {
     known: HashSet<CacheKey>,
     /// The same, oldest first.
-    by_age: VecDeque<(Instant, CacheKey)>,
+    by_age: VecDeque<(Timestamp, CacheKey)>,
 }
 
 impl LoginCache {
@@ -55,13 +53,13 @@ impl LoginCache {
         key
     }
 
-    pub(super) fn knows(&self, key: &CacheKey, now: Instant) -> bool {
+    pub(super) fn knows(&self, key: &CacheKey, now: Timestamp) -> bool {
         let mut entries = self.entries.lock();
         entries.forget_old(now);
         entries.known.contains(key)
     }
 
-    pub(super) fn remember(&self, key: CacheKey, now: Instant) {
+    pub(super) fn remember(&self, key: CacheKey, now: Timestamp) {
         let mut entries = self.entries.lock();
         entries.forget_old(now);
         if entries.known.insert(key) {
@@ -74,8 +72,8 @@ impl LoginCache {
 }
 
 impl Entries {
-    fn forget_old(&mut self, now: Instant) {
-        while self.by_age.front().is_some_and(|it| KEPT <= now.saturating_duration_since(it.0)) {
+    fn forget_old(&mut self, now: Timestamp) {
+        while self.by_age.front().is_some_and(|it| it.0.plus_ms(KEPT_MS) <= now) {
             self.forget_first();
         }
     }
@@ -90,6 +88,8 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
 
     fn record(text: &str) -> PasswordHash {
         PasswordHash::Argon2id(text.into())
@@ -114,17 +114,17 @@ mod tests {
 
     #[test]
     fn a_login_is_forgotten_after_a_quarter_of_an_hour() {
-        let (cache, now) = (LoginCache::new(), Instant::now());
+        let (cache, now) = (LoginCache::new(), NOW);
         let key = cache.key("user", &record("r"), b"p");
         assert!(!cache.knows(&key, now));
         cache.remember(key, now);
-        assert!(cache.knows(&key, now + KEPT - Duration::from_secs(1)));
-        assert!(!cache.knows(&key, now + KEPT));
+        assert!(cache.knows(&key, now.plus_ms(KEPT_MS - 1)));
+        assert!(!cache.knows(&key, now.plus_ms(KEPT_MS)));
     }
 
     #[test]
     fn the_oldest_goes_when_it_is_full() {
-        let (cache, now) = (LoginCache::new(), Instant::now());
+        let (cache, now) = (LoginCache::new(), NOW);
         let keys: Vec<_> = (0..=ENTRIES_MAX as u64)
             .map(|it| cache.key("user", &record("r"), &it.to_le_bytes()))
             .collect();

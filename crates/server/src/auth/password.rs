@@ -31,7 +31,7 @@ pub fn hash(password: &[u8]) -> PasswordHash {
     PasswordHash::Argon2id(hashed.expect("password and salt are in range").to_string())
 }
 
-/// Whether the password is the one that was hashed. Whatever the answer no costs, it is an argon2id.
+/// Whether the password is the one that was hashed. A no always costs one argon2id.
 pub(super) fn verify(record: &PasswordHash, password: &[u8]) -> bool {
     let right = match record {
         PasswordHash::Argon2id(phc) => return verify_argon2id(phc, password),

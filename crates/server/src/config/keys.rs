@@ -38,7 +38,8 @@ impl Key {
 macro_rules! keys {
     ($(
         $(#[doc = $help:literal])+
-        $field:ident: $type:ty = $name:literal, $kind:expr, $default:literal $(, flag $flag:literal)?;
+        $field:ident: $type:ty =
+            $name:literal, $kind:expr, $default:literal $(, flag $flag:literal)?;
     )+) => {
         /// Everything that can be configured, read and in range.
         #[derive(Clone, Debug)]

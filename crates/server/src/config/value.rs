@@ -168,7 +168,8 @@ fn with_unit(text: &str, units: &[(&str, u64)], bare: u64) -> Option<u64> {
 }
 
 fn show_size(bytes: u64) -> String {
-    let unit = SIZE_UNITS[..4].iter().rev().find(|(_, it)| bytes >= *it && bytes % it == 0);
+    let unit =
+        SIZE_UNITS[..4].iter().rev().find(|(_, it)| bytes >= *it && bytes.is_multiple_of(*it));
     match unit {
         Some((name, factor)) => format!("{}{name}", bytes / factor),
         None => format!("{bytes}"),
@@ -176,7 +177,7 @@ fn show_size(bytes: u64) -> String {
 }
 
 fn show_time(ms: u64) -> String {
-    if ms % 1_000 == 0 { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
 /// Where a listener binds.
@@ -262,10 +263,13 @@ impl fmt::Debug for Secret {
 }
 
 macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $($(#[$item:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident { $($variant:ident = $text:literal),+ $(,)? }
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$item])* $variant),+ }
+        pub enum $name { $($variant),+ }
 
         impl $name {
             pub const CHOICES: &[&str] = &[$($text),+];

@@ -28,19 +28,19 @@ async fn confirming(connection: &lapin::Connection) -> Channel {
 }
 
 async fn declare(channel: &Channel, queue: &str, options: QueueDeclareOptions) -> u32 {
-    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+    let declared = channel.queue_declare(queue, options, FieldTable::default()).await;
     declared.unwrap().message_count()
 }
 
 async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> Confirmation {
     let properties = BasicProperties::default().with_delivery_mode(2);
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let sent = channel.basic_publish("".into(), queue.into(), options, body, properties).await;
+    let sent = channel.basic_publish("", queue, options, body, properties).await;
     sent.unwrap().await.unwrap()
 }
 
 async fn get(channel: &Channel, queue: &str) -> Option<BasicGetMessage> {
-    channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()
+    channel.basic_get(queue, BasicGetOptions::default()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,13 +80,13 @@ async fn a_consumer_gets_everything_in_order_and_a_nack_brings_back() {
     declare(&channel, "q", DURABLE).await;
     channel.basic_qos(10, BasicQosOptions::default()).await.unwrap();
     let options = BasicConsumeOptions::default();
-    let consumer = channel.basic_consume("q".into(), "c".into(), options, FieldTable::default());
+    let consumer = channel.basic_consume("q", "c", options, FieldTable::default());
     let mut consumer = consumer.await.unwrap();
     for number in 0..500_u32 {
         let body = number.to_be_bytes();
         let options = BasicPublishOptions::default();
         let properties = BasicProperties::default().with_delivery_mode(2);
-        let sent = publisher.basic_publish("".into(), "q".into(), options, &body, properties).await;
+        let sent = publisher.basic_publish("", "q", options, &body, properties).await;
         drop(sent.unwrap());
     }
     for number in 0..500_u32 {
@@ -113,7 +113,7 @@ async fn another_declaration_of_a_queue_closes_the_channel_with_the_difference()
     let channel = connection.create_channel().await.unwrap();
     declare(&channel, "q", DURABLE).await;
     let other = QueueDeclareOptions { durable: false, ..DURABLE };
-    let error = channel.queue_declare("q".into(), other, FieldTable::default()).await.unwrap_err();
+    let error = channel.queue_declare("q", other, FieldTable::default()).await.unwrap_err();
     let ErrorKind::ProtocolError(error) = error.kind() else { panic!("{error}") };
     let expected = "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': \
          received 'false' but current is 'true'";
@@ -144,7 +144,7 @@ async fn a_restart_keeps_durable_queues_and_their_persistent_messages() {
         message.ack(BasicAckOptions::default()).await.unwrap();
     }
     let passive = QueueDeclareOptions { passive: true, ..DURABLE };
-    let error = channel.queue_declare("lost".into(), passive, FieldTable::default()).await;
+    let error = channel.queue_declare("lost", passive, FieldTable::default()).await;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("NOT_FOUND - no queue 'lost' in vhost '/'"), "{error}");
     server.stop().await;

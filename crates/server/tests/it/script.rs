@@ -2,8 +2,9 @@
 //!
 //! One step per line; `#` begins a comment.
 //! - `send-raw "AMQP\x00\x00\x09\x01"` sends octets
-//! - `send 1 10.11 table short:PLAIN long:\0guest\0guest short:en_US` sends a method on a channel; the
-//!   words after it are its arguments: `u8:` `u16:` `u32:` `u64:` `short:` `long:` and an empty `table`
+//! - `send 1 10.11 table short:PLAIN long:\0guest\0guest short:en_US` sends a method on a channel;
+//!   the words after it are its arguments: `u8:` `u16:` `u32:` `u64:` `short:` `long:` and an empty
+//!   `table`
 //! - `expect 0 10.10` waits for a method on a channel
 //! - `expect 0 10.50 403 ACCESS_REFUSED` also looks at the reply code and the beginning of its text
 //! - `expect-raw "HTTP/1.1 400"` waits for octets
