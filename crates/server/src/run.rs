@@ -131,6 +131,39 @@ fn log_recovery(node: &Node) {
         torn_tail_bytes = recovery.torn_tail_bytes,
         "data folder recovered"
     );
+    log_damage(node);
+}
+
+/// Damaged places named one by one; beyond these they are counted only.
+const DAMAGE_LINES_MAX: usize = 100;
+
+/// One line for each place that an operator may have to look at.
+fn log_damage(node: &Node) {
+    let (recovery, restoration) = (node.recovery(), node.restoration());
+    for it in recovery.quarantined.iter().take(DAMAGE_LINES_MAX) {
+        tracing::error!(
+            code = "FMQ-0101",
+            segment = it.segment.0,
+            offset = it.offset,
+            bytes = it.bytes,
+            kind = it.kind.map(|kind| kind.0),
+            reason = %it.reason,
+            is_torn_tail = it.torn,
+            is_copied_aside = it.copied,
+            "damaged bytes quarantined"
+        );
+    }
+    for it in recovery.missing.iter().take(DAMAGE_LINES_MAX) {
+        tracing::error!(
+            code = "FMQ-0101",
+            from = %it.from,
+            to = %it.to,
+            "bytes of the log are missing: it was truncated, or a segment was removed"
+        );
+    }
+    for (position, why) in restoration.unreadable.iter().take(DAMAGE_LINES_MAX) {
+        tracing::error!(code = "FMQ-0101", %position, %why, "damaged record skipped");
+    }
     if recovery.has_damage() {
         tracing::error!(
             quarantined = recovery.quarantined.len(),

@@ -1,6 +1,6 @@
 //! What a real client does with messages.
 
-use crate::harness::TestServer;
+use crate::{harness::TestServer, script};
 use lapin::{
     BasicProperties, Channel, ErrorKind,
     message::BasicGetMessage,
@@ -11,7 +11,11 @@ use lapin::{
     publisher_confirm::Confirmation,
     types::FieldTable,
 };
+use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt as _;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
     passive: false,
@@ -162,5 +166,49 @@ async fn a_body_of_many_frames_arrives_whole() {
     let message = get(&channel, "q").await.unwrap();
     assert!(message.data == body);
     message.ack(BasicAckOptions::default()).await.unwrap();
+    server.stop().await;
+}
+
+/// Much more than a consumer may be owed at a time, so it must be given credit as it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_reads_gets_more_than_its_first_credit() {
+    let server = TestServer::start().await;
+    let connection = server.connect().await;
+    let channel = confirming(&connection).await;
+    declare(&channel, "q", DURABLE).await;
+    let body = vec![7; 100_000];
+    for _ in 0..100 {
+        assert!(publish(&channel, "q", &body).await.is_ack());
+    }
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consumer = channel.basic_consume("q", "c", options, FieldTable::default());
+    let mut consumer = consumer.await.unwrap();
+    for _ in 0..100 {
+        let next = tokio::time::timeout(PATIENCE, consumer.next()).await.expect("in time");
+        assert!(next.unwrap().unwrap().data == body);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_does_not_read_is_disconnected_and_loses_nothing() {
+    let server = TestServer::start_with(&[("limits.write_timeout", "1s")]).await;
+    let connection = server.connect().await;
+    let channel = confirming(&connection).await;
+    declare(&channel, "q", DURABLE).await;
+    let body = vec![7; 500_000];
+    for _ in 0..60 {
+        assert!(publish(&channel, "q", &body).await.is_ack());
+    }
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    let consume = "send 1 60.20 u16:0 short:q short:c u8:0 table\nexpect 1 60.21";
+    script::play(&mut socket, &format!("{}\n{consume}", include_str!("scripts/open.txt"))).await;
+    let alone = async {
+        while server.sessions_open() != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, alone).await.expect("the server gives up");
+    assert_eq!(declare(&channel, "q", DURABLE).await, 60);
     server.stop().await;
 }
