@@ -48,11 +48,6 @@ impl TestServer {
         self.server.listening().iter().find(|it| it.is_tls).unwrap().address
     }
 
-    /// Connections that have opened a virtual host.
-    pub(crate) fn sessions_open(&self) -> usize {
-        self.node.broker().sessions_open()
-    }
-
     /// Plays a script on a new connection.
     pub(crate) async fn play(&self, script: &str) {
         let mut socket = TcpStream::connect(self.address()).await.unwrap();

@@ -203,11 +203,13 @@ async fn a_consumer_that_does_not_read_is_disconnected_and_loses_nothing() {
     let mut socket = TcpStream::connect(server.address()).await.unwrap();
     let consume = "send 1 60.20 u16:0 short:q short:c u8:0 table\nexpect 1 60.21";
     script::play(&mut socket, &format!("{}\n{consume}", include_str!("scripts/open.txt"))).await;
-    let alone = async {
-        while server.sessions_open() != 1 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let consumers = async || {
+        let passive = QueueDeclareOptions { passive: true, ..DURABLE };
+        let queue = channel.queue_declare("q", passive, FieldTable::default()).await.unwrap();
+        queue.consumer_count()
     };
+    assert_eq!(consumers().await, 1);
+    let alone = async { while consumers().await != 0 {} };
     tokio::time::timeout(PATIENCE, alone).await.expect("the server gives up");
     assert_eq!(declare(&channel, "q", DURABLE).await, 60);
     server.stop().await;
