@@ -11,6 +11,7 @@ use crate::{
     restore::{Restoration, Restorer},
     shard::Shard,
     shared::{Hooks, Shared},
+    spill::{OpenSpill, Spill},
 };
 use catalog::User;
 use engine::{Queue, record, record::kind};
@@ -31,7 +32,7 @@ use storage::{Kind, Log, LogError};
 pub const SHARDS_MAX: usize = 64;
 
 /// How a broker is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BrokerOptions {
     /// 1 to [`SHARDS_MAX`].
     pub shards: usize,
@@ -42,6 +43,8 @@ pub struct BrokerOptions {
     pub orderly: bool,
     /// Records of the catalog may be missing.
     pub catalog_damaged: bool,
+    /// Segments in which something is damaged or missing: they stay for the operator to look at.
+    pub damaged_segments: Vec<u32>,
     /// Numbers that nobody can guess.
     pub seed: [u64; 2],
 }
@@ -82,7 +85,7 @@ impl Broker {
     pub fn new(
         options: BrokerOptions,
         log: Arc<Log>,
-        spill: Arc<Log>,
+        spill: OpenSpill,
         restorer: Restorer,
         hooks: Box<dyn Hooks>,
         now: Timestamp,
@@ -93,7 +96,8 @@ impl Broker {
         let catalog = restored.catalog.clone();
         let owner = Owner::new(catalog.clone(), &restored.catalog_segments, shards);
         let pending_bytes_max = options.pending_bytes_max;
-        let shared = Shared::new(log, spill, catalog.clone(), budget, pending_bytes_max, hooks);
+        let shared =
+            Shared::new(log, Spill::new(spill), catalog.clone(), budget, pending_bytes_max, hooks);
         let shard_ids = (0..shards).map(|it| ShardId(u16::try_from(it).unwrap_or(0)));
         let shards: Vec<Shard> = shard_ids.map(Shard::new).collect();
         for declared in catalog.queues() {
@@ -117,7 +121,8 @@ impl Broker {
         }
         let mut found = restored.found.clone();
         found.queues = catalog.queues().count() as u64;
-        let pinned = restored.orphan_segments.iter().copied().collect();
+        let orphaned = restored.orphan_segments.iter().copied();
+        let pinned = orphaned.chain(options.damaged_segments.iter().copied()).collect();
         let inner = Inner {
             shared,
             shards,
@@ -218,6 +223,11 @@ impl Broker {
         let _world = self.0.world.read();
         self.0.shards.iter().for_each(Shard::poke);
         self.turn_shards(Touched::MAX, now);
+    }
+
+    /// The spill file, if it was ever needed.
+    pub fn spill(&self) -> Option<Arc<Log>> {
+        self.0.shared.spill.existing().cloned()
     }
 
     /// When the next timer is due.

@@ -58,7 +58,9 @@ impl Broker {
             _ => None,
         });
         let mut from_log = self.read_messages(queue, &shared.log, &in_log).into_iter();
-        let mut from_spill = self.read_messages(queue, &shared.spill, &in_spill).into_iter();
+        let spilled = shared.spill.existing();
+        let from_spill = spilled.map(|it| self.read_messages(queue, it, &in_spill));
+        let mut from_spill = from_spill.unwrap_or_default().into_iter();
         let read = entries.into_iter().map(|(entry, place)| {
             let message = match place {
                 Place::Log { .. } => from_log.next().flatten(),

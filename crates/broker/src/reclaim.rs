@@ -90,7 +90,7 @@ impl Broker {
     }
 
     fn reclaim_spill(&self) -> Result<(), LogError> {
-        let spill = &self.shared().spill;
+        let Some(spill) = self.shared().spill.existing() else { return Ok(()) };
         let current = spill.end().segment();
         let sealed: Vec<SegmentId> =
             spill.segments().iter().map(|it| it.id).filter(|it| *it < current).collect();

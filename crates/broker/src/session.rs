@@ -296,8 +296,9 @@ impl SessionHandle {
         if self.stores.iter().any(|it| it.keep) {
             self.write(&shared, atomic, true)?;
         }
-        if self.stores.iter().any(|it| it.spill) {
-            let spill = Arc::clone(&self.broker.shared().spill);
+        if self.stores.iter().any(|it| it.spill)
+            && let Some(spill) = self.broker.shared().spill().cloned()
+        {
             self.write(&spill, false, false)?;
         }
         self.stores.clear();

@@ -1,7 +1,7 @@
 //! What every part of a broker needs: the logs, the catalog's newest snapshot, the budget, and whom to
 //! wake. No queue and no session is in here.
 
-use crate::budget::Budget;
+use crate::{budget::Budget, spill::Spill};
 use arc_swap::ArcSwap;
 use catalog::Catalog;
 use engine::{
@@ -37,7 +37,7 @@ pub trait Hooks: Send + Sync {
 pub(crate) struct Shared {
     pub(crate) log: Arc<Log>,
     /// Bodies of transient messages for which memory is short.
-    pub(crate) spill: Arc<Log>,
+    pub(crate) spill: Spill,
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) budget: Budget,
     pub(crate) hooks: Box<dyn Hooks>,
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         log: Arc<Log>,
-        spill: Arc<Log>,
+        spill: Spill,
         catalog: Catalog,
         budget: Budget,
         pending_bytes_max: u64,
@@ -81,11 +81,17 @@ impl Shared {
         append(&mut self.log.begin()?, &prefix, message)
     }
 
+    /// The spill file, opened if it was not yet.
+    pub(crate) fn spill(&self) -> Option<&Arc<Log>> {
+        self.spill.log(|why| self.hooks.damaged(why))
+    }
+
     /// Writes a transient message to the spill file.
     pub(crate) fn spill_message(&self, message: &Message) -> Result<Place, LogError> {
+        let Some(spill) = self.spill() else { return Ok(Place::Memory) };
         let mut prefix = Vec::with_capacity(64);
         MessageRecord::default().encode(message, &mut prefix);
-        let (position, _) = append(&mut self.spill.begin()?, &prefix, message)?;
+        let (position, _) = append(&mut spill.begin()?, &prefix, message)?;
         Ok(Place::Spill { position })
     }
 

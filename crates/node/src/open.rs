@@ -4,7 +4,9 @@ use crate::{
     clock::Clock,
     threads::{NodeHooks, Signals, Threads},
 };
-use broker::{Administration, Broker, BrokerOptions, PasswordHash, Restoration, Restorer};
+use broker::{
+    Administration, Broker, BrokerOptions, OpenSpill, PasswordHash, Restoration, Restorer,
+};
 use model::{LogPosition, Name, Timestamp, limits};
 use parking_lot::Mutex;
 use std::{
@@ -17,6 +19,9 @@ use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
 
 /// Bodies of transient messages for which memory is short; emptied at every start.
 const SPILL_FOLDER: &str = "spill";
+
+/// Opens a folder when it is needed.
+type OpenDisk = Box<dyn Fn() -> std::io::Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// How a node is opened.
 #[derive(Clone, Debug)]
@@ -112,11 +117,15 @@ impl Node {
     /// [`OpenError`]: in use, newer, or not to be read or written.
     pub fn open(options: NodeOptions) -> Result<Self, OpenError> {
         let folder = &options.data_dir;
-        let log_disk = RealDisk::open(folder);
-        let disks = log_disk.and_then(|it| Ok((it, RealDisk::open(folder.join(SPILL_FOLDER))?)));
-        let (log_disk, spill_disk) = disks
-            .map_err(|error| OpenError::Io { folder: folder.clone(), what: error.to_string() })?;
-        Self::on_disks(Arc::new(log_disk), Arc::new(spill_disk), &options).map_err(|error| {
+        let unusable = |error: std::io::Error| OpenError::Io {
+            folder: folder.clone(),
+            what: error.to_string(),
+        };
+        let disk = RealDisk::open(folder).map_err(unusable)?;
+        let spill_folder = folder.join(SPILL_FOLDER);
+        let open_spill_disk: OpenDisk =
+            Box::new(move || Ok(Arc::new(RealDisk::open(&spill_folder)?)));
+        Self::on_disk(Arc::new(disk), open_spill_disk, &options).map_err(|error| {
             let folder = folder.clone();
             match error {
                 StartError::Open(error) => OpenError::of(&folder, &error),
@@ -125,9 +134,9 @@ impl Node {
         })
     }
 
-    fn on_disks(
-        log_disk: Arc<dyn Disk>,
-        spill_disk: Arc<dyn Disk>,
+    fn on_disk(
+        disk: Arc<dyn Disk>,
+        open_spill_disk: OpenDisk,
         options: &NodeOptions,
     ) -> Result<Self, StartError> {
         let clock = Clock::start();
@@ -137,7 +146,7 @@ impl Node {
             ..LogOptions::default()
         };
         let mut restorer = Restorer::new();
-        let (log, recovery) = Log::open(log_disk, log_options.clone(), &mut |it| {
+        let (log, recovery) = Log::open(disk, log_options.clone(), &mut |it| {
             restorer.record(
                 LogPosition(it.position.0),
                 LogPosition(it.end.0),
@@ -145,8 +154,12 @@ impl Node {
                 it.payload,
             );
         })?;
-        let spill = storage::open_spill(spill_disk, log_options)?;
-        let (log, spill) = (Arc::new(log), Arc::new(spill));
+        let log = Arc::new(log);
+        storage::empty_spill(&*open_spill_disk().map_err(failed)?)?;
+        let open_spill: OpenSpill = Box::new(move || {
+            let disk = open_spill_disk().map_err(|it| it.to_string())?;
+            storage::open_spill(disk, log_options.clone()).map_err(|it| it.to_string())
+        });
         let signals = Arc::new(Signals::default());
         let broker_options = BrokerOptions {
             shards: options.shards,
@@ -154,12 +167,13 @@ impl Node {
             pending_bytes_max: limits::LOG_PENDING_BYTES_MAX,
             orderly: recovery.orderly,
             catalog_damaged: recovery.has_damage(),
+            damaged_segments: damaged_segments(&recovery),
             seed: random(),
         };
         let hooks = Box::new(NodeHooks(Arc::clone(&signals)));
-        let (log_too, spill_too) = (Arc::clone(&log), Arc::clone(&spill));
+        let log_too = Arc::clone(&log);
         let (broker, restoration) =
-            Broker::new(broker_options, log_too, spill_too, restorer, hooks, clock.now());
+            Broker::new(broker_options, log_too, open_spill, restorer, hooks, clock.now());
         if let Some(user) = &options.administrator
             && broker.is_new()
         {
@@ -171,7 +185,7 @@ impl Node {
             broker.administer(first).map_err(failed)?;
             log.flush(true).map_err(failed)?;
         }
-        let threads = Threads::start(&broker, &log, &spill, clock, &signals).map_err(failed)?;
+        let threads = Threads::start(&broker, &log, clock, &signals).map_err(failed)?;
         let threads = Mutex::new(threads);
         Ok(Self { broker, log, clock, signals, threads, recovery, restoration })
     }
@@ -224,6 +238,13 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.threads.lock().stop();
     }
+}
+
+/// The segments that an operator may want to look at.
+fn damaged_segments(recovery: &Recovery) -> Vec<u32> {
+    let quarantined = recovery.quarantined.iter().map(|it| it.segment.0);
+    let missing = recovery.missing.iter().map(|it| it.from.segment().0);
+    quarantined.chain(missing).collect()
 }
 
 enum StartError {

@@ -93,11 +93,6 @@ impl Signals {
     fn runs(&self) -> bool {
         !self.stop.load(Ordering::Acquire)
     }
-
-    /// The house is to be looked at now: a segment has become free or a disk is full.
-    pub(crate) fn keep_house(&self) {
-        self.house.give();
-    }
 }
 
 /// The running threads.
@@ -110,16 +105,13 @@ impl Threads {
     pub(crate) fn start(
         broker: &Broker,
         log: &Arc<Log>,
-        spill: &Arc<Log>,
         clock: Clock,
         signals: &Arc<Signals>,
     ) -> io::Result<Self> {
         let mut threads = Self { signals: Arc::clone(signals), handles: Vec::new() };
         let (to_sync, to_signal) = (broker.clone(), Arc::clone(signals));
-        let (log_to_sync, spill_to_write) = (Arc::clone(log), Arc::clone(spill));
-        threads.spawn("log-sync", move || {
-            sync_log(&to_sync, &log_to_sync, &spill_to_write, clock, &to_signal);
-        })?;
+        let log_to_sync = Arc::clone(log);
+        threads.spawn("log-sync", move || sync_log(&to_sync, &log_to_sync, clock, &to_signal))?;
         let (to_read, to_signal) = (broker.clone(), Arc::clone(signals));
         threads.spawn("read-ahead", move || read_ahead(&to_read, clock, &to_signal))?;
         let (to_tick, to_signal, log_to_watch) =
@@ -127,10 +119,9 @@ impl Threads {
         threads
             .spawn("timers", move || watch_timers(&to_tick, &log_to_watch, clock, &to_signal))?;
         let (to_keep, to_signal) = (broker.clone(), Arc::clone(signals));
-        let (log_to_keep, spill_to_keep) = (Arc::clone(log), Arc::clone(spill));
-        threads.spawn("log-house", move || {
-            keep_house(&to_keep, &log_to_keep, &spill_to_keep, clock, &to_signal);
-        })?;
+        let log_to_keep = Arc::clone(log);
+        threads
+            .spawn("log-house", move || keep_house(&to_keep, &log_to_keep, clock, &to_signal))?;
         Ok(threads)
     }
 
@@ -155,7 +146,7 @@ impl Threads {
 }
 
 /// Writes and syncs what is appended. One sync at a time serves everybody who waits.
-fn sync_log(broker: &Broker, log: &Log, spill: &Log, clock: Clock, signals: &Signals) {
+fn sync_log(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
     signals.sync.adopt();
     let mut synced_at = clock.now();
     while signals.runs() {
@@ -173,7 +164,8 @@ fn sync_log(broker: &Broker, log: &Log, spill: &Log, clock: Clock, signals: &Sig
             true => log.flush(sync).map(|_| ()),
             false => Ok(()),
         };
-        let spilled = if spill.has_pending() { spill.flush(false).map(|_| ()) } else { Ok(()) };
+        let spill = broker.spill().filter(|it| it.has_pending());
+        let spilled = spill.map_or(Ok(()), |it| it.flush(false).map(|_| ()));
         if let Err(error) = flushed.and(spilled) {
             signals.fail(&error.to_string());
             return;
@@ -210,7 +202,7 @@ fn watch_timers(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
 }
 
 /// Prepares segments ahead, gives dead ones back, and blocks publishers while there is no room.
-fn keep_house(broker: &Broker, log: &Log, spill: &Log, clock: Clock, signals: &Signals) {
+fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
     signals.house.adopt();
     while signals.runs() {
         let mut more = false;
@@ -218,7 +210,8 @@ fn keep_house(broker: &Broker, log: &Log, spill: &Log, clock: Clock, signals: &S
             Ok(freed) => more |= freed,
             Err(error) => return signals.fail(&error.to_string()),
         }
-        match (log.prepare(), spill.prepare()) {
+        let spill = broker.spill();
+        match (log.prepare(), spill.map_or(Ok(Space::Plenty), |it| it.prepare())) {
             (Ok(log_space), Ok(spill_space)) => {
                 let low = log_space == Space::Low || spill_space == Space::Low;
                 broker.block_publishers(low.then_some("low on disk"));

@@ -27,5 +27,5 @@ pub use log::{Appender, Log};
 pub use options::{LogOptions, Space};
 pub use position::{Kind, OwnedRecord, Position, Record, SegmentId};
 pub use recovery::{Missing, Quarantined, Recovery};
-pub use spill::open_spill;
+pub use spill::{empty_spill, open_spill};
 pub use table::SegmentInfo;

@@ -111,18 +111,33 @@ fn last_begun(
         && let Some(list) = &found.list
     {
         // On a full disk the manifest may be older than the last segment.
-        let begun = found.segments.iter().rev().find(|file| file.begun);
-        return Ok(begun.map_or(list.active, |file| file.id.max(list.active)));
+        for file in found.segments.iter().rev().take_while(|file| file.id > list.active) {
+            let is_bad = file.header == SegmentHeader::Bad;
+            if file.begun || is_bad && holds_records(disk, found, file, image)? {
+                return Ok(file.id);
+            }
+        }
+        return Ok(list.active);
     }
     for file in found.segments.iter().rev() {
-        let name = segment_name(file.id);
-        read_segment(disk, file, false, image).map_err(io_error("read", &name))?;
-        let segment = file.segment(found.list.as_ref(), image);
-        if frame::next_good(image, segment.id, segment.salt, FIRST as usize).is_some() {
+        if holds_records(disk, found, file, image)? {
             return Ok(file.id);
         }
     }
     Ok(found.segments.first().map_or(SegmentId(0), |file| file.id))
+}
+
+/// Is there a good record anywhere in the segment?
+fn holds_records(
+    disk: &dyn Disk,
+    found: &Inventory,
+    file: &Found,
+    image: &mut Vec<u8>,
+) -> Result<bool, OpenError> {
+    let name = segment_name(file.id);
+    read_segment(disk, file, false, image).map_err(io_error("read", &name))?;
+    let segment = file.segment(found.list.as_ref(), image);
+    Ok(frame::next_good(image, segment.id, segment.salt, FIRST as usize).is_some())
 }
 
 fn scan_one(
@@ -165,7 +180,16 @@ fn scan_one(
         })?;
     segment.end = ended.end;
     segment.sealed = !is_last || ended.footer;
-    segment.kept = !whole;
+    // No crash makes a file shorter than it was made: its end has been cut off.
+    let made = if let SegmentHeader::Good { made, .. } = file.header { made } else { 0 };
+    let is_cut = file.file_bytes < u64::from(made);
+    if is_cut && !ended.footer {
+        let (from, to) = (Position::new(file.id, ended.end), Position::new(file.id, made));
+        if !scanner.recovery.missing.iter().any(|it| it.from.segment() == file.id) {
+            scanner.recovery.missing.push(Missing { from, to });
+        }
+    }
+    segment.kept = !whole || is_cut;
     Ok((segment, ended))
 }
 

@@ -32,7 +32,13 @@ pub(crate) struct Segment {
 /// The header of a segment file, as far as it could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentHeader {
-    Good { id: SegmentId, salt: u32, recycled: bool },
+    /// `made`: bytes that the file was made with; 0 where the header does not say.
+    Good {
+        id: SegmentId,
+        salt: u32,
+        recycled: bool,
+        made: u32,
+    },
     Newer(u16),
     Bad,
 }
@@ -45,6 +51,7 @@ pub(crate) fn encode_header(segment: &Segment) -> [u8; FIRST as usize] {
     bytes[10..12].copy_from_slice(&flags.to_le_bytes());
     bytes[12..16].copy_from_slice(&segment.id.0.to_le_bytes());
     bytes[16..20].copy_from_slice(&segment.salt.to_le_bytes());
+    bytes[20..24].copy_from_slice(&segment.capacity.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -62,7 +69,7 @@ pub(crate) fn decode_header(bytes: &[u8]) -> SegmentHeader {
         return SegmentHeader::Newer(version);
     }
     let recycled = u16::from_le_bytes([bytes[10], bytes[11]]) & RECYCLED != 0;
-    SegmentHeader::Good { id: SegmentId(word(12)), salt: word(16), recycled }
+    SegmentHeader::Good { id: SegmentId(word(12)), salt: word(16), recycled, made: word(20) }
 }
 
 /// What a file of the folder is, by its name.
