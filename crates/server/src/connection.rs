@@ -34,16 +34,12 @@ use tokio_rustls::server::TlsStream;
 /// TLS handshakes at a time.
 const TLS_HANDSHAKES_MAX: usize = 256;
 /// Before a refused client that cannot be told so is disconnected.
-const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(1);
+const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
 /// How long what is left at the end may take: to be written, and to be read by the client.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 /// What a client hears when the server stops.
 pub(crate) const STOPPING: &str = "broker forced connection closure with reason 'shutdown'";
-
-const HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
-    Connection: close\r\nContent-Length: 72\r\n\r\n\
-    This is an AMQP port. The management API over HTTP is on another port.\r\n";
 
 /// How far the server's end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -331,12 +327,6 @@ impl Connection {
                     sleep(SILENT_CLOSE_DELAY).await;
                 }
                 if let Ok(Ok(())) = timeout(DRAIN_TIMEOUT, traffic.drain()).await {
-                    linger(traffic.stream()).await;
-                }
-            }
-            Some(End::Http) => {
-                let answer = traffic.stream().write_all(HTTP_ANSWER);
-                if let Ok(Ok(())) = timeout(DRAIN_TIMEOUT, answer).await {
                     linger(traffic.stream()).await;
                 }
             }

@@ -48,10 +48,6 @@ pub(crate) enum End {
     NotReading,
     #[error("the client sent too much before it had logged in")]
     TooMuch,
-    #[error("the client speaks HTTP")]
-    Http,
-    #[error("the client speaks TLS to a listener without it")]
-    Tls,
 }
 
 impl End {
@@ -72,8 +68,6 @@ pub(crate) struct Traffic<S> {
     broker: Attached,
     input: BytesMut,
     read_bytes: usize,
-    /// Something came before, so that the first octets were looked at.
-    is_known: bool,
     /// The session is to be called without new octets: an event was dealt with.
     is_resumed: bool,
     output: Output,
@@ -96,7 +90,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             broker: Attached { handle: None, clock },
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
-            is_known: false,
             is_resumed: false,
             output: Output::new(),
             requests: Vec::new(),
@@ -185,13 +178,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     fn take_input(&mut self, context: &mut Context<'_>, now: Timestamp) -> Result<bool, Step> {
         if !std::mem::take(&mut self.is_resumed) && !self.read(context)? {
             return Ok(false);
-        }
-        if !self.is_known {
-            if self.input.len() < FIRST_OCTETS {
-                return Ok(true);
-            }
-            self.is_known = true;
-            refuse_other_protocols(&self.input)?;
         }
         let input = &mut self.input;
         let event = self.session.receive(input, now, &mut self.requests, &mut self.output);
@@ -319,17 +305,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             self.alarm.set(due.max(now.plus_ms(1)), now, context);
         }
         Ok(false)
-    }
-}
-
-/// Octets that tell the protocols apart.
-const FIRST_OCTETS: usize = 4;
-
-fn refuse_other_protocols(input: &[u8]) -> Result<(), End> {
-    match &input[..FIRST_OCTETS] {
-        b"GET " | b"PUT " | b"POST" | b"HEAD" | b"DELE" | b"OPTI" | b"PATC" => Err(End::Http),
-        [0x16, 0x03, ..] => Err(End::Tls),
-        _ => Ok(()),
     }
 }
 
