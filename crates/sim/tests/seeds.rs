@@ -1,0 +1,61 @@
+//! Seeds after seeds: crashes at any moment, torn writes, orderly stops, killed processes, failing
+//! disks. `SLOW=1` runs ten times as many.
+
+use sim::{Outcome, Plan, run};
+
+fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
+    let times = if std::env::var_os("SLOW").is_some() { 10 } else { 1 };
+    let mut all = Outcome::default();
+    let mut wrong = Vec::new();
+    for seed in first..first + count * times {
+        let outcome = run(seed, plan);
+        all.states += outcome.states;
+        all.confirmed += outcome.confirmed;
+        all.restarts += outcome.restarts;
+        all.failures += outcome.failures;
+        if let Some(what) = outcome.wrong.first() {
+            wrong.push(format!("seed {seed}: {what}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} seeds fail, {plan:?}\n{}", wrong.len(), wrong.join("\n"));
+    // A run in which nothing happened proves nothing.
+    assert!(5 * all.states > 4 * count && all.restarts > 0 && all.confirmed > count, "{all:?}");
+    all
+}
+
+#[test]
+fn nothing_confirmed_is_lost_by_crashes() {
+    let all = seeds(1, 400, Plan::default());
+    assert!(10_000 < all.states, "{all:?}");
+}
+
+#[test]
+fn long_lives_with_few_crashes_keep_what_they_confirmed() {
+    let all = seeds(100_000, 60, Plan { steps: 400, restart_every: 100, ..Plan::default() });
+    assert!(1_500 < all.states, "{all:?}");
+}
+
+#[test]
+fn one_crash_after_the_other_keeps_what_was_confirmed() {
+    let plan = Plan { steps: 60, restart_every: 8, images: 10, ..Plan::default() };
+    let all = seeds(200_000, 130, plan);
+    assert!(5_000 < all.states, "{all:?}");
+}
+
+#[test]
+fn failing_disks_lose_nothing_and_confirm_nothing() {
+    let all = seeds(300_000, 180, Plan { faults: true, ..Plan::default() });
+    assert!(3_500 < all.states && 40 < all.failures, "{all:?}");
+}
+
+#[test]
+fn same_seed_does_the_same_again() {
+    for seed in 400_000..400_012 {
+        let plan = Plan { traced: true, ..Plan::default() };
+        let (one, other) = (run(seed, plan), run(seed, plan));
+        assert_eq!(one.states, other.states, "seed {seed}");
+        for (one, other) in one.trace.iter().zip(&other.trace) {
+            assert_eq!(one, other, "seed {seed}");
+        }
+    }
+}
