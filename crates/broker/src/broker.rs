@@ -1,5 +1,5 @@
-//! The handle that everybody holds: sessions connect through it, threads of the node serve it. It keeps the
-//! parts together and turns shards until nothing is left to do.
+//! The handle that everybody holds: sessions connect through it, threads of the node serve it. It
+//! keeps the parts together and turns shards until nothing is left to do.
 
 use crate::{
     budget::Budget,
@@ -260,8 +260,8 @@ impl Broker {
         self.turn_shards(self.bit(shard), now);
     }
 
-    /// Turns the touched shards, and what their turns touch, until nothing is left. The caller holds the
-    /// world.
+    /// Turns the touched shards, and what their turns touch, until nothing is left. The caller
+    /// holds the world.
     pub(crate) fn turn_shards(&self, mut touched: Touched, now: Timestamp) {
         let mut aftermath = Aftermath::default();
         while touched != 0 {
@@ -391,8 +391,8 @@ impl Broker {
         self.0.owner.lock().write_snapshot(&self.0.shared)
     }
 
-    /// Writes down what had been delivered, so that an orderly stop loses nothing of it. No thread of the
-    /// node runs any more.
+    /// Writes down what had been delivered, so that an orderly stop loses nothing of it. No thread
+    /// of the node runs any more.
     ///
     /// # Errors
     /// [`LogError`], when the log has failed.

@@ -13,8 +13,8 @@ pub(crate) struct ConsumerArguments {
 /// Arguments of consumers of streams, which no other queue takes.
 const OF_STREAMS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
 
-/// Checks the arguments of a consumer of this queue. Unknown ones have no meaning and are let through, as
-/// RabbitMQ does.
+/// Checks the arguments of a consumer of this queue. Unknown ones have no meaning and are let
+/// through, as RabbitMQ does.
 ///
 /// # Errors
 /// [`Refusal::InvalidArgument`].

@@ -1,5 +1,5 @@
-//! The way of a dead letter: new address and headers, routed like a publish that needs nobody's permission,
-//! written as one record that takes it out of its source and into its targets.
+//! The way of a dead letter: new address and headers, routed like a publish that needs nobody's
+//! permission, written as one record that takes it out of its source and into its targets.
 
 use crate::{
     hand_over::{Dead, Published, Queues},

@@ -1,5 +1,5 @@
-//! Admission of publishes: may this user, is it well formed, where does it go. Looks at one snapshot of
-//! the catalog per batch, and remembers routes as long as the snapshot is the same.
+//! Admission of publishes: may this user, is it well formed, where does it go. Looks at one
+//! snapshot of the catalog per batch, and remembers routes as long as the snapshot is the same.
 
 use catalog::{Catalog, ExchangeKind, Route, RouteError, RoutedQueue, User, Vhost, Who};
 use foldhash::HashMap;
@@ -134,7 +134,8 @@ impl Gate {
         routed.map_err(|error| refusal(error, vhost, exchange))
     }
 
-    /// A publish with headers, user, expiration or reply address. The order of the checks is RabbitMQ's.
+    /// A publish with headers, user, expiration or reply address. The order of the checks is
+    /// RabbitMQ's.
     fn admit_closely(
         &mut self,
         publisher: Publisher<'_>,

@@ -1,5 +1,5 @@
-//! What goes over to a shard: commands of one session in one batch, so that a hand-over costs one lock
-//! and, at most, one wake.
+//! What goes over to a shard: commands of one session in one batch, so that a hand-over costs one
+//! lock and, at most, one wake.
 
 use crate::mailbox::Mailbox;
 use engine::{Command, DeathReason, Place};

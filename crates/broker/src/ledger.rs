@@ -1,6 +1,6 @@
 //! What a session still hears of from more than one shard. A publish that went to queues of several
-//! shards is confirmed when the last of them has it, and nacked when one refuses; a request that every
-//! shard answers is answered once.
+//! shards is confirmed when the last of them has it, and nacked when one refuses; a request that
+//! every shard answers is answered once.
 
 use model::{ChannelId, Notice};
 use std::collections::HashMap;

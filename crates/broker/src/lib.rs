@@ -1,6 +1,7 @@
-//! Requests in, notices out: the broker joins catalog, queues and log, and is what every door and every
-//! embedding program talks to. It has no clock, no thread and no socket: time is an argument, threads are
-//! lent by whoever brings work, and what needs one of its own is asked for through [`Hooks`].
+//! Requests in, notices out: the broker joins catalog, queues and log, and is what every door and
+//! every embedding program talks to. It has no clock, no thread and no socket: time is an argument,
+//! threads are lent by whoever brings work, and what needs one of its own is asked for through
+//! [`Hooks`].
 
 mod mailbox;
 mod ledger;

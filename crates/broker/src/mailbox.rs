@@ -1,11 +1,12 @@
-//! Where the broker leaves notices for one session. Shards push batches, the session's worker takes all
-//! at once; only the push that finds it empty wakes.
+//! Where the broker leaves notices for one session. Shards push batches, the session's worker takes
+//! all at once; only the push that finds it empty wakes.
 
 use model::Notice;
 use parking_lot::Mutex;
 use std::task::{Context, Poll, Waker};
 
-/// Replies that may wait for one session; further ones are dropped, as a reply address promises nothing.
+/// Replies that may wait for one session; further ones are dropped, as a reply address promises
+/// nothing.
 const REPLIES_MAX: usize = 100_000;
 
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! Which segments of the log still hold something needed. Two things keep a segment: messages that some
-//! queue has, and notes (removals, counters) about messages whose own segment still exists.
+//! Which segments of the log still hold something needed. Two things keep a segment: messages that
+//! some queue has, and notes (removals, counters) about messages whose own segment still exists.
 
 use model::LogPosition;
 use std::collections::BTreeMap;

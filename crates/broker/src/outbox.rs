@@ -1,6 +1,6 @@
-//! Notices on their way out of a shard. The one place that looks at what waits for the disk: what waits
-//! for nothing, or for something durable already, leaves at the end of its turn; the rest stands in a
-//! ring by log position and leaves when the log says that this position is durable.
+//! Notices on their way out of a shard. The one place that looks at what waits for the disk: what
+//! waits for nothing, or for something durable already, leaves at the end of its turn; the rest
+//! stands in a ring by log position and leaves when the log says that this position is durable.
 
 use crate::mailbox::Mailbox;
 use model::{LogPosition, Notice, SessionId};
@@ -87,8 +87,8 @@ impl Outbox {
         slot.leaving.push(notice);
     }
 
-    /// Ends a turn: what this turn staged joins the ring, what is durable leaves it, and every mailbox
-    /// gets its batch. Returns the newest position that is waited for, if any.
+    /// Ends a turn: what this turn staged joins the ring, what is durable leaves it, and every
+    /// mailbox gets its batch. Returns the newest position that is waited for, if any.
     pub(crate) fn release(&mut self, durable: LogPosition) -> Option<LogPosition> {
         if !self.staged.is_empty() {
             // The ring stays sorted although sessions append in their own order.

@@ -1,5 +1,6 @@
-//! The one who changes the catalog: under its lock a change is written to the log, applied, and shown to
-//! readers as a new snapshot, in this order, so that nothing refers to what the log does not have.
+//! The one who changes the catalog: under its lock a change is written to the log, applied, and
+//! shown to readers as a new snapshot, in this order, so that nothing refers to what the log does
+//! not have.
 
 use crate::{
     restore::{SNAPSHOT_FIRST, SNAPSHOT_LAST},
@@ -41,8 +42,8 @@ impl Owner {
         ShardId(u16::try_from(self.next_shard).unwrap_or(0))
     }
 
-    /// Carries the changes out. Returns the position that must be durable before anybody is told, if there
-    /// is anything to wait for.
+    /// Carries the changes out. Returns the position that must be durable before anybody is told,
+    /// if there is anything to wait for.
     pub(crate) fn commit(
         &mut self,
         changes: &[Change],
@@ -99,7 +100,8 @@ impl Owner {
         self.exclusive.remove(&session).unwrap_or_default()
     }
 
-    /// A queue's shard has let it go. Returns its shard and what to wait for; `None` if it is gone already.
+    /// A queue's shard has let it go. Returns its shard and what to wait for; `None` if it is gone
+    /// already.
     #[expect(clippy::type_complexity, reason = "an answer that is optional twice")]
     pub(crate) fn forget_queue(
         &mut self,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use storage::{Log, OwnedRecord, Position, ReadError};
 
 impl Broker {
-    /// Reads what the oldest waiting queue needs and hands it over. Returns whether there was anything.
+    /// Reads what the oldest waiting queue needs and hands it over. Returns whether there was
+    /// anything.
     pub fn serve_load(&self, now: Timestamp) -> bool {
         let Some(load) = self.take_load() else { return false };
         let (shard, command) = match load {

@@ -1,5 +1,6 @@
-//! Gives segments of the log back. A segment goes when nothing in it is needed; what is still needed in a
-//! mostly dead one is written again at the log's end first, so that a slow queue holds no disk hostage.
+//! Gives segments of the log back. A segment goes when nothing in it is needed; what is still
+//! needed in a mostly dead one is written again at the log's end first, so that a slow queue holds
+//! no disk hostage.
 
 use crate::{
     broker::Broker,

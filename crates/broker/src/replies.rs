@@ -1,5 +1,5 @@
-//! Reply addresses: a channel opens one, anybody who knows it can reply, nobody can guess it. A reply goes
-//! straight to the session, past every queue, and promises nothing.
+//! Reply addresses: a channel opens one, anybody who knows it can reply, nobody can guess it. A
+//! reply goes straight to the session, past every queue, and promises nothing.
 
 use crate::mailbox::Mailbox;
 use foldhash::HashMap;

@@ -1,5 +1,5 @@
-//! Every request but the publish: what is looked up in the catalog, what the owner changes, and which
-//! shard gets what.
+//! Every request but the publish: what is looked up in the catalog, what the owner changes, and
+//! which shard gets what.
 
 use crate::{
     consumer_arguments,
@@ -211,7 +211,8 @@ impl SessionHandle {
                         shared.fail(&error);
                         Refusal::Internal("the log has failed".to_owned())
                     })?;
-                    // Under the owner's lock: who sees the queue in a snapshot finds it in its shard.
+                    // Under the owner's lock: who sees the queue in a snapshot finds it in its
+                    // shard.
                     let shard = self.broker.shard(queue.shard);
                     shard.hand_over(crate::hand_over::HandOver {
                         session: self.session,
@@ -337,7 +338,8 @@ impl SessionHandle {
         self.change(it.channel, |catalog, who| catalog.unbind(who, it));
     }
 
-    /// All of a transaction: its publishes are admitted first, and none of it happens when one is refused.
+    /// All of a transaction: its publishes are admitted first, and none of it happens when one is
+    /// refused.
     fn commit(&mut self, channel: ChannelId, requests: Vec<Request>, now: Timestamp) {
         // What came before the transaction is not part of it.
         self.hand_over(now);

@@ -1,5 +1,5 @@
-//! From the records of the log back to catalog and queues. What the log does not contradict is there
-//! again: a message lives until a record says that it left.
+//! From the records of the log back to catalog and queues. What the log does not contradict is
+//! there again: a message lives until a record says that it left.
 
 use catalog::{Catalog, Change};
 use engine::{Place, Queue, Record, Restored, record::MessageFacts, record::kind};
@@ -60,8 +60,8 @@ impl Entries {
 pub struct Restoration {
     pub queues: u64,
     pub messages: u64,
-    /// Messages of queues that no catalog record names although none says that they were deleted: kept in
-    /// the log, not served. Only after damage to the catalog.
+    /// Messages of queues that no catalog record names although none says that they were deleted:
+    /// kept in the log, not served. Only after damage to the catalog.
     pub orphans: u64,
     /// Records that do not decode although their checksum holds, with their positions.
     pub unreadable: Vec<(LogPosition, String)>,
@@ -126,8 +126,8 @@ impl Restorer {
         catalog.apply(&change).map_err(|it| it.to_string())
     }
 
-    /// Parts begin with one octet: 0 more follow, 1 this is the last, 2 begins anew (and more follow),
-    /// 3 both; then changes, each behind its length.
+    /// Parts begin with one octet: 0 more follow, 1 this is the last, 2 begins anew (and more
+    /// follow), 3 both; then changes, each behind its length.
     fn snapshot_part(&mut self, position: LogPosition, payload: &[u8]) -> Result<(), String> {
         let (flags, mut rest) = payload.split_first().ok_or("snapshot part without octets")?;
         if flags & SNAPSHOT_FIRST != 0 {
@@ -215,8 +215,8 @@ impl Restorer {
         }
     }
 
-    /// Ends the collection. `orderly`: the log was closed in order. `catalog_damaged`: records of the
-    /// catalog were lost, so a queue without declaration is not a deleted one.
+    /// Ends the collection. `orderly`: the log was closed in order. `catalog_damaged`: records of
+    /// the catalog were lost, so a queue without declaration is not a deleted one.
     pub(crate) fn finish(mut self, orderly: bool, catalog_damaged: bool) -> RestoredQueues {
         let catalog = self.catalog.take().unwrap_or_else(Catalog::empty);
         let mut orphan_segments = Vec::new();
@@ -258,8 +258,8 @@ pub(crate) const SNAPSHOT_FIRST: u8 = 2;
 pub(crate) const SNAPSHOT_LAST: u8 = 1;
 
 impl RestoredQueues {
-    /// Puts the messages of the queue back and tells the position of each. Returns where copied ones first
-    /// lay.
+    /// Puts the messages of the queue back and tells the position of each. Returns where copied
+    /// ones first lay.
     pub(crate) fn fill(
         &mut self,
         queue: &mut Queue,

@@ -1,5 +1,5 @@
-//! A session's handle: requests go in by the batch, notices come out by the batch. Everything that a client
-//! of any protocol does goes through here.
+//! A session's handle: requests go in by the batch, notices come out by the batch. Everything that
+//! a client of any protocol does goes through here.
 
 use crate::{
     broker::{Broker, Connected, Touched},
@@ -38,8 +38,8 @@ pub struct Connect {
     pub peer: String,
 }
 
-/// A connected session. Dropping it without [`SessionHandle::close`] leaves its unsettled deliveries with
-/// nobody, so close it.
+/// A connected session. Dropping it without [`SessionHandle::close`] leaves its unsettled
+/// deliveries with nobody, so close it.
 pub struct SessionHandle {
     pub(crate) broker: Broker,
     pub(crate) session: SessionId,
@@ -161,7 +161,8 @@ impl SessionHandle {
     /// Writes what is to be written, gives each shard its batch and turns them.
     pub(crate) fn hand_over(&mut self, now: Timestamp) {
         if let Err(error) = self.store(false) {
-            // Nothing of this batch may be confirmed: its commands stay here and go with the process.
+            // Nothing of this batch may be confirmed: its commands stay here and go with the
+            // process.
             self.broker.shared().fail(&error);
             return;
         }

@@ -1,5 +1,6 @@
-//! A shard: some queues and the ring through which commands come. Whoever brings work turns it; who finds
-//! it taken leaves the batch in the ring and goes on, and the holder takes it before letting go.
+//! A shard: some queues and the ring through which commands come. Whoever brings work turns it; who
+//! finds it taken leaves the batch in the ring and goes on, and the holder takes it before letting
+//! go.
 
 use crate::{
     hand_over::{Aftermath, HandOver},
@@ -15,7 +16,8 @@ use std::{
 
 pub(crate) struct Shard {
     ring: Mutex<VecDeque<HandOver>>,
-    /// There is something to do although the ring may be empty: a sync has returned, or a timer is due.
+    /// There is something to do although the ring may be empty: a sync has returned, or a timer is
+    /// due.
     poked: AtomicBool,
     deadline: AtomicU64,
     state: Mutex<State>,
@@ -50,8 +52,8 @@ impl Shard {
         self.poked.load(Ordering::Acquire) || !self.ring.lock().is_empty()
     }
 
-    /// Turns the shard as long as there is work and nobody else does. What it leaves to be done is added
-    /// to `aftermath`.
+    /// Turns the shard as long as there is work and nobody else does. What it leaves to be done is
+    /// added to `aftermath`.
     pub(crate) fn turn(&self, shared: &Shared, now: Timestamp, aftermath: &mut Aftermath) {
         // After letting go, look again: who came meanwhile found the shard taken and went on.
         while self.has_work() {

@@ -1,5 +1,5 @@
-//! What every part of a broker needs: the logs, the catalog's newest snapshot, the budget, and whom to
-//! wake. No queue and no session is in here.
+//! What every part of a broker needs: the logs, the catalog's newest snapshot, the budget, and whom
+//! to wake. No queue and no session is in here.
 
 use crate::{budget::Budget, spill::Spill};
 use arc_swap::ArcSwap;

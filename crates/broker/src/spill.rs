@@ -1,5 +1,5 @@
-//! The spill file: bodies of transient messages for which memory is short. It is opened when the first of
-//! them comes, and most brokers never need it.
+//! The spill file: bodies of transient messages for which memory is short. It is opened when the
+//! first of them comes, and most brokers never need it.
 
 use std::sync::{Arc, OnceLock};
 use storage::Log;

@@ -343,8 +343,8 @@ impl State {
         }
     }
 
-    /// The queue ends here: consumers are told, its messages hold no segment any more. The catalog's
-    /// record makes that durable.
+    /// The queue ends here: consumers are told, its messages hold no segment any more. The
+    /// catalog's record makes that durable.
     fn let_go(
         &mut self,
         queue: QueueId,
@@ -435,8 +435,8 @@ impl State {
         }
     }
 
-    /// Ends a turn: one append of everything that left, then the notices. Returns the newest position
-    /// that somebody waits for.
+    /// Ends a turn: one append of everything that left, then the notices. Returns the newest
+    /// position that somebody waits for.
     pub(crate) fn end_turn(&mut self, shared: &Shared) -> Option<LogPosition> {
         if let Err(error) = self.append(shared) {
             shared.fail(&error);

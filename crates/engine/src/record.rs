@@ -1,5 +1,5 @@
-//! What the log says of queues and messages, and the octets it says it with. Records say what happened.
-//! `docs/disk-format.md` draws them.
+//! What the log says of queues and messages, and the octets it says it with. Records say what
+//! happened. `docs/disk-format.md` draws them.
 
 use bytes::Bytes;
 use model::{LogPosition, Message, QueueId, Timestamp, message::Layout, properties::Facts};
@@ -28,7 +28,8 @@ const PERSISTENT: u8 = 1;
 const DEATHS_KNOWN: u8 = 2;
 const REDELIVERED: u8 = 4;
 
-/// One target of a message record: a queue, and what the queue knew of the message when it was copied.
+/// One target of a message record: a queue, and what the queue knew of the message when it was
+/// copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     pub queue: QueueId,
@@ -171,8 +172,8 @@ fn put_positions(out: &mut Vec<u8>, positions: impl ExactSizeIterator<Item = Log
 }
 
 impl MessageRecord {
-    /// Appends the front of the record's payload; address, properties and body of the message follow it
-    /// unchanged, which is what [`message_of`] reads.
+    /// Appends the front of the record's payload; address, properties and body of the message
+    /// follow it unchanged, which is what [`message_of`] reads.
     pub fn encode(&self, message: &Message, out: &mut Vec<u8>) {
         out.push(VERSION);
         let mut flags = 0;
@@ -197,7 +198,8 @@ impl MessageRecord {
         put(out, message.properties().len() as u64);
     }
 
-    /// Reads the front; returns it, the flags, the lengths of address and properties, and what follows.
+    /// Reads the front; returns it, the flags, the lengths of address and properties, and what
+    /// follows.
     fn decode(payload: &[u8]) -> Result<Front<'_>, RecordError> {
         let mut reader = Reader(payload);
         reader.version()?;
@@ -251,7 +253,8 @@ impl Front<'_> {
     }
 }
 
-/// The message of a record of kind [`kind::MESSAGE`], as a slice of its payload, and the queues it went to.
+/// The message of a record of kind [`kind::MESSAGE`], as a slice of its payload, and the queues it
+/// went to.
 ///
 /// # Errors
 /// [`RecordError`], when the payload holds no message of a version known here.

@@ -17,7 +17,8 @@ macro_rules! number {
 }
 
 number! {
-    /// One session of one client: what a connection is to the broker. Never used twice in a process.
+    /// One session of one client: what a connection is to the broker. Never used twice in a
+    /// process.
     SessionId(u64)
 }
 number! {

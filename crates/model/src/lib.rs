@@ -1,6 +1,6 @@
-//! The words that every room of the house shares: ids, names, values, messages, what a client may ask
-//! (`Request`), what it is told (`Notice`) and why it is refused (`Refusal`). Data only: no I/O, no
-//! clock, no serialisation framework, and no protocol's name.
+//! The words that every room of the house shares: ids, names, values, messages, what a client may
+//! ask (`Request`), what it is told (`Notice`) and why it is refused (`Refusal`). Data only: no
+//! I/O, no clock, no serialisation framework, and no protocol's name.
 
 pub mod ids;
 pub mod limits;

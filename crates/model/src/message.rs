@@ -1,5 +1,5 @@
-//! A message: address, properties and body, immutable, shared by reference count from the socket's read
-//! buffer to the last write. In the common case all of it is one slice of that buffer.
+//! A message: address, properties and body, immutable, shared by reference count from the socket's
+//! read buffer to the last write. In the common case all of it is one slice of that buffer.
 
 use crate::properties::Facts;
 use bytes::Bytes;
@@ -27,7 +27,8 @@ pub struct Message {
     /// The death history in the headers was written by this broker and may be continued. One that a
     /// publisher sent is an ordinary header.
     pub deaths_known: bool,
-    /// No headers, user id, reply address or expiration: nothing of the properties needs a second look.
+    /// No headers, user id, reply address or expiration: nothing of the properties needs a second
+    /// look.
     pub plain: bool,
 }
 
@@ -46,8 +47,9 @@ fn narrow(range: &Range<usize>) -> Range<u32> {
 }
 
 impl Message {
-    /// A message whose parts lie in `bytes` as `layout` says; `rest` holds further parts of the body.
-    /// `facts` must come from the same properties. `ttl_ms` is the publisher's expiration, decoded.
+    /// A message whose parts lie in `bytes` as `layout` says; `rest` holds further parts of the
+    /// body. `facts` must come from the same properties. `ttl_ms` is the publisher's expiration,
+    /// decoded.
     ///
     /// # Panics
     /// When the layout points outside of the buffer: the doors have checked it.
@@ -115,8 +117,8 @@ impl Message {
         Self::within(Bytes::from(buffer), &layout, Vec::new(), &facts)
     }
 
-    /// The same message in a buffer of its own, so that a small one that stays does not hold the whole
-    /// read buffer it came in.
+    /// The same message in a buffer of its own, so that a small one that stays does not hold the
+    /// whole read buffer it came in.
     pub fn detached(&self) -> Self {
         let mut copy =
             Self::joined(self.exchange(), self.routing_key(), self.properties(), self.body_parts());

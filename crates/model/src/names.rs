@@ -1,4 +1,5 @@
-//! Names of queues, exchanges, virtual hosts and users: short UTF-8 texts, shared by reference count.
+//! Names of queues, exchanges, virtual hosts and users: short UTF-8 texts, shared by reference
+//! count.
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 

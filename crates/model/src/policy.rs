@@ -1,5 +1,5 @@
-//! The rules that one queue follows: what its arguments and policies come to. The catalog works them
-//! out, the engine keeps them.
+//! The rules that one queue follows: what its arguments and policies come to. The catalog works
+//! them out, the engine keeps them.
 
 use crate::{
     ids::{QueueId, ShardId},

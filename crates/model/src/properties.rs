@@ -1,5 +1,5 @@
-//! The properties of a message in their canonical encoding: a word of flags, then the fields that are
-//! there. A publish is only looked at (`Facts`); who must change something builds `Properties`.
+//! The properties of a message in their canonical encoding: a word of flags, then the fields that
+//! are there. A publish is only looked at (`Facts`); who must change something builds `Properties`.
 
 use crate::{
     limits,

@@ -38,7 +38,8 @@ impl fmt::Display for Permission {
     }
 }
 
-/// The family of a refusal; a protocol turns it into its code and into what ends: channel or connection.
+/// The family of a refusal; a protocol turns it into its code and into what ends: channel or
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     NotFound,
@@ -60,8 +61,8 @@ pub enum Refusal {
     #[error("{permission} access to {kind} '{name}' in vhost '{vhost}' refused for user '{user}'")]
     Access { permission: Permission, kind: ResourceKind, name: Name, vhost: Name, user: Name },
     #[error(
-        "{permission} access to topic '{topic}' in exchange '{exchange}' in vhost '{vhost}' refused \
-         for user '{user}'"
+        "{permission} access to topic '{topic}' in exchange '{exchange}' in vhost '{vhost}' \
+         refused for user '{user}'"
     )]
     TopicAccess { permission: Permission, topic: Name, exchange: Name, vhost: Name, user: Name },
     #[error("{kind} name '{name}' contains reserved prefix 'amq.*'")]
@@ -81,8 +82,8 @@ pub enum Refusal {
     )]
     Locked { name: Name, vhost: Name },
     #[error(
-        "cannot obtain access to locked queue '{name}' in vhost '{vhost}'. basic.get operations are \
-         not supported by <<\"quorum\">> queues with single active consumer"
+        "cannot obtain access to locked queue '{name}' in vhost '{vhost}'. basic.get operations \
+         are not supported by <<\"quorum\">> queues with single active consumer"
     )]
     SingleActiveConsumer { name: Name, vhost: Name },
     #[error("queue '{name}' in vhost '{vhost}' in exclusive use")]

@@ -1,10 +1,11 @@
-//! What a session may ask of the broker. Names are resolved in the session's virtual host, permissions
-//! are those of its user; both belong to the session's handle and stand in no request.
+//! What a session may ask of the broker. Names are resolved in the session's virtual host,
+//! permissions are those of its user; both belong to the session's handle and stand in no request.
 //!
-//! Requests of one channel are carried out in order. A request that is answered ("→") is answered by
-//! exactly one [`Notice`](crate::Notice) of the same channel, or by `Notice::Refused`; the session sends
-//! no further request of that channel until then (`Publish`, `Settle` and `Credit` are not answered,
-//! and a refused `Publish` makes the broker skip the rest of that channel's requests in the batch).
+//! Requests of one channel are carried out in order. A request that is answered ("→") is answered
+//! by exactly one [`Notice`](crate::Notice) of the same channel, or by `Notice::Refused`; the
+//! session sends no further request of that channel until then (`Publish`, `Settle` and `Credit`
+//! are not answered, and a refused `Publish` makes the broker skip the rest of that channel's
+//! requests in the batch).
 
 use crate::{
     ids::{ChannelId, ConsumerNumber, EntryId, QueueId},
@@ -22,7 +23,8 @@ use std::sync::{
 pub enum Request {
     Publish(Publish),
     Settle(Settle),
-    /// Octets of deliveries to this consumer that have left for the socket: it may get as many again.
+    /// Octets of deliveries to this consumer that have left for the socket: it may get as many
+    /// again.
     Credit {
         consumer: ConsumerNumber,
         queue: QueueId,
@@ -87,7 +89,8 @@ pub enum Request {
     CloseReply {
         channel: ChannelId,
     },
-    /// Everything a transaction held, in order. → `Committed`, or `Refused` and nothing of it happens.
+    /// Everything a transaction held, in order. → `Committed`, or `Refused` and nothing of it
+    /// happens.
     Commit {
         channel: ChannelId,
         requests: Vec<Request>,
@@ -128,7 +131,8 @@ pub enum Outcome {
     /// Back to its place, marked redelivered. `failed` raises its delivery count (an explicit
     /// single reject, a closed channel), otherwise it does not (a negative ack).
     Requeue { failed: bool },
-    /// Dead-lettered or dropped. `flagged`: the dead letter is marked redelivered (a single reject).
+    /// Dead-lettered or dropped. `flagged`: the dead letter is marked redelivered (a single
+    /// reject).
     Reject { flagged: bool },
 }
 
@@ -188,8 +192,9 @@ pub struct Subscribe {
     pub arguments: Table,
 }
 
-/// One counter for all consumers of a channel, whichever queues they are on: how many more deliveries
-/// the channel may hold. Taken by queues, given back by the session when deliveries are settled.
+/// One counter for all consumers of a channel, whichever queues they are on: how many more
+/// deliveries the channel may hold. Taken by queues, given back by the session when deliveries are
+/// settled.
 #[derive(Clone, Debug)]
 pub struct SharedCredit(Arc<AtomicI64>);
 

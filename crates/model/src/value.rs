@@ -191,8 +191,8 @@ impl Table {
     /// Reads a table with its length in front; returns it and the octets that follow.
     ///
     /// # Errors
-    /// [`TableError`], when the octets are cut short, name an unknown type, or pass a limit. Nothing is
-    /// allocated beyond what the octets can hold.
+    /// [`TableError`], when the octets are cut short, name an unknown type, or pass a limit.
+    /// Nothing is allocated beyond what the octets can hold.
     pub fn decode(octets: &[u8]) -> Result<(Self, &[u8]), TableError> {
         Reader { rest: octets, depth: 0, entries: 0, is_aliased: false }.whole_table()
     }

@@ -3,8 +3,8 @@
 use model::Timestamp;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the epoch that never go back: the machine's clock at the start, and the time since.
-/// A step of the machine's clock moves no deadline.
+/// Milliseconds since the epoch that never go back: the machine's clock at the start, and the time
+/// since. A step of the machine's clock moves no deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,

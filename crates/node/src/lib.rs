@@ -1,5 +1,6 @@
-//! One running broker without sockets: opens a data folder, starts the threads that the broker itself does
-//! not have, and owns the clock. A Rust program can use it as it is; the server puts sockets on it.
+//! One running broker without sockets: opens a data folder, starts the threads that the broker
+//! itself does not have, and owns the clock. A Rust program can use it as it is; the server puts
+//! sockets on it.
 
 pub mod clock;
 mod signal;

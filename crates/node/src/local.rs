@@ -1,6 +1,6 @@
-//! Sessions without sockets, for a program that carries its broker inside: the same gate, the same limits and
-//! the same rings as over the wire. The futures are plain ones, woken by the notice they wait for; [`wait`]
-//! is the blocking twin of every one of them.
+//! Sessions without sockets, for a program that carries its broker inside: the same gate, the same
+//! limits and the same rings as over the wire. The futures are plain ones, woken by the notice they
+//! wait for; [`wait`] is the blocking twin of every one of them.
 
 use crate::{clock::Clock, open::Node};
 use broker::{Connect, SessionHandle};
@@ -323,8 +323,8 @@ impl LocalSession {
         answer.await.map(drop)
     }
 
-    /// Publishes a persistent message. The future resolves when the message is durable; it need not be
-    /// polled for the message to go.
+    /// Publishes a persistent message. The future resolves when the message is durable; it need not
+    /// be polled for the message to go.
     pub fn publish(&self, exchange: &str, routing_key: &str, body: &[u8]) -> Confirm {
         let properties = Properties { delivery_mode: Some(2), ..Properties::default() };
         self.publish_with(exchange, routing_key, &properties, body)
@@ -510,8 +510,8 @@ impl Future for Next<'_> {
     }
 }
 
-/// A message in this program's hands. One that is dropped unsettled stays with the session, and goes back
-/// to its queue when the session ends.
+/// A message in this program's hands. One that is dropped unsettled stays with the session, and
+/// goes back to its queue when the session ends.
 pub struct Incoming {
     shared: Arc<Shared>,
     queue: QueueId,

@@ -68,13 +68,13 @@ impl NodeOptions {
 #[non_exhaustive]
 pub enum OpenError {
     #[error(
-        "data folder {0} is in use by another FerryMQ; stop that one, or choose another folder with \
-         --data-dir"
+        "data folder {0} is in use by another FerryMQ; stop that one, or choose another folder \
+         with --data-dir"
     )]
     Locked(PathBuf),
     #[error(
-        "data folder {folder} was written by a newer FerryMQ: {what}; start that version, or choose \
-         another folder with --data-dir"
+        "data folder {folder} was written by a newer FerryMQ: {what}; start that version, or \
+         choose another folder with --data-dir"
     )]
     Newer { folder: PathBuf, what: String },
     #[error(
@@ -215,14 +215,14 @@ impl Node {
         &self.restoration
     }
 
-    /// Resolves when the log has failed, with the reason: one line that names file, offset, error and the
-    /// durable position. Nothing is confirmed any more, and the process is to end.
+    /// Resolves when the log has failed, with the reason: one line that names file, offset, error
+    /// and the durable position. Nothing is confirmed any more, and the process is to end.
     pub async fn failed(&self) -> String {
         self.signals.failed().await
     }
 
-    /// Stops in order: what waits is written, and the next start knows exactly who got what. Sessions
-    /// must have been closed. Blocks.
+    /// Stops in order: what waits is written, and the next start knows exactly who got what.
+    /// Sessions must have been closed. Blocks.
     ///
     /// # Errors
     /// [`LogError`], when the last writes fail; the folder is then as after a crash.

@@ -1,5 +1,5 @@
-//! The threads of a node: one syncs the log, one reads bodies back, one watches timers, one keeps the log's
-//! house. None of them changes a queue but by turning its shard like everybody else.
+//! The threads of a node: one syncs the log, one reads bodies back, one watches timers, one keeps
+//! the log's house. None of them changes a queue but by turning its shard like everybody else.
 
 use crate::{clock::Clock, signal::Signal};
 use broker::{Broker, Hooks};

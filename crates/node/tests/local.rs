@@ -46,7 +46,8 @@ fn confirmed_messages_come_back_in_order_after_a_stop_and_unflagged() {
     drop(node);
     let node = open(folder.path());
     assert_eq!(node.restoration().messages, 400);
-    // The consumer before had up to 50 more in its hands: they come back flagged, the rest does not.
+    // The consumer before had up to 50 more in its hands: they come back flagged, the rest does
+    // not.
     let taken = take(&node, 400);
     let expected: Vec<String> = (100..500).map(|it| it.to_string()).collect();
     assert_eq!(taken.iter().map(|it| it.0.clone()).collect::<Vec<_>>(), expected);

@@ -390,7 +390,8 @@ impl Log {
 
     /// Shows all good records of a sealed segment, for reclaim. Records of a unit that a crash cut
     /// are shown as well; nothing that recovery showed refers to them. Damaged bytes are passed
-    /// over; the next [`Log::prepare`] copies them to quarantine, and until then the segment is kept.
+    /// over; the next [`Log::prepare`] copies them to quarantine, and until then the segment is
+    /// kept.
     ///
     /// # Errors
     /// [`ReadError`] where the segment is absent or cannot be read.

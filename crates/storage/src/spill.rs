@@ -9,8 +9,8 @@ use crate::log::Log;
 use crate::options::LogOptions;
 use crate::segment::{FileName, parse_name};
 
-/// Removes what an earlier process left of a spill log: the one thing that a start removes. It was never
-/// synced, and nothing in it was ever promised.
+/// Removes what an earlier process left of a spill log: the one thing that a start removes. It was
+/// never synced, and nothing in it was ever promised.
 ///
 /// # Errors
 /// [`OpenError`]: another process holds the folder, or it cannot be changed.
