@@ -5,6 +5,7 @@ mod harness;
 
 mod anything;
 mod consumers;
+mod corpus;
 mod life;
 mod objects;
 mod order;

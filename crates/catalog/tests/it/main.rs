@@ -4,6 +4,7 @@
 mod world;
 
 mod changes;
+mod corpus;
 mod exchanges;
 mod permissions;
 mod queues;

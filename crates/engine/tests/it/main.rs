@@ -2,5 +2,6 @@
 
 mod case;
 mod contract;
+mod corpus;
 mod reference;
 mod random;
