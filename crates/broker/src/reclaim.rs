@@ -12,7 +12,7 @@ use crate::{
 use engine::{Command, Place, Record, record, record::kind};
 use model::{EntryId, LogPosition, Message, QueueId, Timestamp};
 use std::collections::{BTreeMap, HashSet};
-use storage::{Kind, LogError, Position, SegmentId};
+use storage::{Kind, LogError, Position, SegmentId, Space};
 
 /// A segment with at most one live message in so many is mostly dead.
 const MOSTLY_DEAD: u64 = 4;
@@ -36,6 +36,8 @@ impl Broker {
         let existing: HashSet<u32> =
             self.shared().log.segments().iter().map(|it| it.id.0).collect();
         progress.evacuated.retain(|it| existing.contains(it));
+        progress.counted.retain(|it, _| existing.contains(it));
+        let is_short = self.shared().log.space() == Space::Low;
         let mut evacuated = false;
         for segment in sealed {
             if progress.condemned.contains_key(&segment) || self.is_pinned(segment) {
@@ -48,7 +50,10 @@ impl Broker {
                 let end = LogPosition(self.shared().log.end().0);
                 progress.condemned.insert(segment, end);
                 self.shared().want_durable(end);
-            } else if !evacuated && is_mostly_dead(messages) {
+            } else if !evacuated
+                && is_mostly_dead(messages)
+                && (progress.is_resting(segment, messages, now) || is_short)
+            {
                 // One at a time: what is written again must not outrun what is given back.
                 self.evacuate(segment, &existing, now)?;
                 progress.evacuated.insert(segment);

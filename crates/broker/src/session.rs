@@ -48,6 +48,8 @@ pub struct SessionHandle {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) ledger: Ledger,
     gate: Gate,
+    /// What this batch is decided on.
+    catalog: Option<Arc<Catalog>>,
     /// Commands for each shard, handed over at the end of a batch.
     pub(crate) outgoing: Vec<Vec<ShardCommand>>,
     /// Shards that have ever got something from this session.
@@ -89,6 +91,7 @@ impl Broker {
         }
         Ok(SessionHandle {
             gate: Gate::new(self.seed() ^ session.0),
+            catalog: None,
             broker: self.clone(),
             session,
             user,
@@ -145,6 +148,7 @@ impl SessionHandle {
         let broker = self.broker.clone();
         let _world = broker.world().read();
         self.refused.clear();
+        self.catalog = None;
         for request in requests.drain(..) {
             self.request(request, now);
         }
@@ -184,7 +188,10 @@ impl SessionHandle {
     fn request(&mut self, request: Request, now: Timestamp) {
         match request {
             Request::Publish(publish) => self.publish(publish, now),
-            other => self.other_request(other, now),
+            other => {
+                self.catalog = None;
+                self.other_request(other, now);
+            }
         }
     }
 
@@ -192,9 +199,18 @@ impl SessionHandle {
         if self.refused.contains(&publish.channel) {
             return;
         }
-        let catalog = self.broker.shared().catalog.load_full();
+        let catalog = self.snapshot();
         if let Err(refusal) = self.admit(&catalog, &mut publish, now) {
             self.refuse(publish.channel, refusal, true);
+        }
+        self.catalog = Some(catalog);
+    }
+
+    /// The newest catalog, looked up once per batch unless a request of the batch changes it.
+    fn snapshot(&mut self) -> Arc<Catalog> {
+        match self.catalog.take() {
+            Some(catalog) => catalog,
+            None => self.broker.shared().catalog.load_full(),
         }
     }
 

@@ -41,7 +41,7 @@ pub const VHOST_BINDINGS_MAX: usize = 2_000_000;
 /// Time to live, in milliseconds: ten years.
 pub const TTL_MS_MAX: i64 = 315_360_000_000;
 /// Octets of bodies kept in memory by the whole node, by default.
-pub const BODIES_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+pub const BODIES_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 /// Octets that may wait to be written to the log before publishers are held back.
 pub const LOG_PENDING_BYTES_MAX: u64 = 8 * 1024 * 1024;
 

@@ -16,9 +16,8 @@ pub struct Message {
     key_len: u8,
     properties: Range<u32>,
     body: Range<u32>,
-    /// The parts of the body after the first one.
-    rest: Vec<Bytes>,
-    body_len: u64,
+    /// The parts of the body after the first one, where there are any.
+    rest: Option<Box<Parts>>,
     /// Asked for by the publisher; whether a queue keeps it is the queue's matter.
     pub persistent: bool,
     pub priority: Option<u8>,
@@ -30,6 +29,13 @@ pub struct Message {
     /// No headers, user id, reply address or expiration: nothing of the properties needs a second
     /// look.
     pub plain: bool,
+}
+
+/// Further parts of a body.
+#[derive(Clone, Debug)]
+struct Parts {
+    slices: Vec<Bytes>,
+    bytes: u64,
 }
 
 /// Where the parts of a message lie in one buffer.
@@ -59,8 +65,10 @@ impl Message {
         let key_len = bytes[key_at];
         assert!(key_at + 1 + usize::from(key_len) <= bytes.len());
         assert!(layout.properties.end <= bytes.len() && layout.body.end <= bytes.len());
-        let body_len =
-            layout.body.len() as u64 + rest.iter().map(|it| it.len() as u64).sum::<u64>();
+        let rest = (!rest.is_empty()).then(|| {
+            let bytes = rest.iter().map(|it| it.len() as u64).sum();
+            Box::new(Parts { slices: rest, bytes })
+        });
         Self {
             address: narrow(&(layout.address..key_at)).start,
             exchange_len,
@@ -68,7 +76,6 @@ impl Message {
             properties: narrow(&layout.properties),
             body: narrow(&layout.body),
             rest,
-            body_len,
             persistent: facts.persistent,
             priority: facts.priority,
             ttl_ms: facts.expiration.and_then(|it| it.parse().ok()),
@@ -165,12 +172,12 @@ impl Message {
 
     /// Octets of the body.
     pub fn body_len(&self) -> u64 {
-        self.body_len
+        u64::from(self.body.end - self.body.start) + self.rest.as_ref().map_or(0, |it| it.bytes)
     }
 
     /// Octets of address, properties and body: what the message costs in memory and on disk.
     pub fn size(&self) -> u64 {
-        (self.address().len() + self.properties().len()) as u64 + self.body_len
+        (self.address().len() + self.properties().len()) as u64 + self.body_len()
     }
 
     /// The first part of the body; all of it in the common case.
@@ -180,13 +187,14 @@ impl Message {
 
     /// The parts of the body in order.
     pub fn body_parts(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        std::iter::once(self.first_body_part()).chain(self.rest.iter().map(|it| &it[..]))
+        let rest = self.rest.iter().flat_map(|it| it.slices.iter().map(|it| &it[..]));
+        std::iter::once(self.first_body_part()).chain(rest)
     }
 
     /// The parts of the body as shared slices, for a write that outlives the message.
     pub fn shared_body_parts(&self) -> impl Iterator<Item = Bytes> + '_ {
         let first = self.bytes.slice(self.body.start as usize..self.body.end as usize);
-        std::iter::once(first).chain(self.rest.iter().cloned())
+        std::iter::once(first).chain(self.rest.iter().flat_map(|it| it.slices.iter().cloned()))
     }
 
     /// The whole body, joined; for tests and rare paths.

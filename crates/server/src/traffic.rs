@@ -26,6 +26,8 @@ const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// Octets of output at which nothing more is read, and nothing more is taken from the broker.
 const OUTPUT_READ_MAX: usize = limits::OUTGOING_BYTES_MAX as usize;
 const OUTPUT_NOTICES_MAX: usize = 4 * OUTPUT_READ_MAX;
+/// Notices that are encoded before what they come to is written.
+const NOTICES_PIECE: usize = 256;
 const SLICES: usize = 64;
 /// Times that one wake goes round before others get their turn.
 const ROUNDS_MAX: usize = 32;
@@ -72,7 +74,9 @@ pub(crate) struct Traffic<S> {
     is_resumed: bool,
     output: Output,
     requests: Vec<Request>,
+    /// What the broker has said and the session has not heard, the newest first.
     notices: Vec<Notice>,
+    piece: Vec<Notice>,
     /// Since when the socket has taken nothing of the output.
     stalled: Option<Timestamp>,
     write_ms_max: u64,
@@ -94,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             output: Output::new(),
             requests: Vec::new(),
             notices: Vec::new(),
+            piece: Vec::new(),
             stalled: None,
             write_ms_max: u64::try_from(write_timeout.as_millis()).unwrap_or(u64::MAX),
             is_unflushed: false,
@@ -217,15 +222,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
         }
     }
 
+    /// Takes what the broker says, a piece at a time: a long batch is written as it is encoded, and the
+    /// output stays small enough for the processor's cache.
     fn take_notices(&mut self, context: &mut Context<'_>, now: Timestamp) -> Result<bool, Step> {
-        if OUTPUT_NOTICES_MAX <= self.output.len()
-            || self.broker.poll_notices(context, &mut self.notices).is_pending()
-        {
+        if OUTPUT_NOTICES_MAX <= self.output.len() {
             return Ok(false);
         }
-        let (notices, output) = (&mut self.notices, &mut self.output);
-        let event = self.session.notify(notices, now, &mut self.requests, output);
-        self.notices.clear();
+        if self.notices.is_empty() {
+            if self.broker.poll_notices(context, &mut self.notices).is_pending() {
+                return Ok(false);
+            }
+            // Pieces are taken off the end.
+            self.notices.reverse();
+        }
+        let rest = self.notices.len().saturating_sub(NOTICES_PIECE);
+        self.piece.extend(self.notices.drain(rest..).rev());
+        let (piece, output) = (&mut self.piece, &mut self.output);
+        let event = self.session.notify(piece, now, &mut self.requests, output);
+        self.piece.clear();
         self.hand_over(event, now)?;
         Ok(true)
     }

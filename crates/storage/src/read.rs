@@ -15,7 +15,7 @@ const FIRST_READ: usize = 4096;
 /// Records closer than this are read together.
 const GAP_MAX: u32 = 64 << 10;
 /// What is read together at most, unless one record is larger.
-const SPAN_MAX: u32 = 4 << 20;
+const SPAN_MAX: u32 = 512 << 10;
 
 fn damaged(position: Position, header: Option<&Header>, reason: Damage) -> ReadError {
     ReadError::Damaged {

@@ -13,7 +13,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: problem.into() }
+        Self { place: on_one_line(place.into()), problem: on_one_line(problem.into()) }
     }
 
     /// A key that does not exist, with the nearest one that does.
@@ -40,6 +40,16 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// The text with its control characters escaped: what was found in a file or a variable may hold
+/// line breaks, and orders to a terminal.
+fn on_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = |it: char| if it.is_control() { it.escape_debug().collect() } else { vec![it] };
+    text.chars().flat_map(escaped).collect()
+}
 
 /// The candidate most like `name`, whole or by its last part, if one is like it at all.
 pub(super) fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
@@ -82,6 +92,12 @@ mod tests {
             let expected = format!("ferrymq.toml:1: unknown key `{typo}`; did you mean `{key}`?");
             assert_eq!(error.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_problem_is_one_line_whatever_was_found() {
+        let error = ConfigError::new("ferrymq.toml:1", "found \"1\n\u{1b}[2Jé\"");
+        assert_eq!(error.to_string(), "ferrymq.toml:1: found \"1\\n\\u{1b}[2Jé\"");
     }
 
     #[test]

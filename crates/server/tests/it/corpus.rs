@@ -40,20 +40,12 @@ pub(crate) fn configuration(path: &Path, octets: &[u8]) {
             }
         }
     }
-    let said = match &result {
-        Ok(loaded) => format!("{loaded:?}"),
-        Err(errors) => format!("{errors} {errors:?}"),
-    };
     for (_, secret) in sources.environment.iter().filter(|it| it.0.ends_with("_DEFAULT_PASS")) {
         if SECRET_LEN_MIN <= secret.len() && input.matches(secret.as_str()).count() == 1 {
+            let said = format!("{result:?}");
             assert!(!said.contains(secret), "{said} tells {secret}");
         }
     }
-    let again = match load(&sources) {
-        Ok(loaded) => format!("{loaded:?}"),
-        Err(errors) => format!("{errors} {errors:?}"),
-    };
-    assert_eq!(said, again);
 }
 
 fn check(loaded: &Loaded, path: &Path) {

@@ -7,3 +7,4 @@ mod handshake;
 mod tls;
 mod messages;
 mod stopping;
+mod corpus;
