@@ -102,7 +102,6 @@ impl Owner {
 
     /// A queue's shard has let it go. Returns its shard and what to wait for; `None` if it is gone
     /// already.
-    #[expect(clippy::type_complexity, reason = "an answer that is optional twice")]
     pub(crate) fn forget_queue(
         &mut self,
         queue: QueueId,

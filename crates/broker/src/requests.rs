@@ -28,15 +28,15 @@ impl SessionHandle {
             Request::Settle(it) => self.settle(it),
             Request::Credit { consumer, queue, bytes } => {
                 let session = self.session;
-                self.to_queue(queue, Command::Credit { session, consumer, bytes }, None);
+                self.send(queue, Command::Credit { session, consumer, bytes }, None);
             }
             Request::Prefetch { consumer, queue, prefetch } => {
                 let session = self.session;
-                self.to_queue(queue, Command::Prefetch { session, consumer, prefetch }, None);
+                self.send(queue, Command::Prefetch { session, consumer, prefetch }, None);
             }
             Request::Resume { consumer, queue } => {
                 let session = self.session;
-                self.to_queue(queue, Command::Resume { session, consumer }, None);
+                self.send(queue, Command::Resume { session, consumer }, None);
             }
             Request::DeclareQueue(it) => self.answer(it.channel, |me| me.declare_queue(it)),
             Request::DeleteQueue { channel, queue, if_unused, if_empty } => {
@@ -60,7 +60,7 @@ impl SessionHandle {
                 let session = self.session;
                 let command = Command::Unsubscribe { session, channel, consumer };
                 let otherwise = Notice::Unsubscribed { channel, consumer };
-                self.to_queue(queue, command, Some(otherwise));
+                self.send(queue, command, Some(otherwise));
             }
             Request::Fetch { channel, queue, automatic } => {
                 self.answer(channel, |me| me.fetch(channel, &queue, automatic));
@@ -171,7 +171,7 @@ impl SessionHandle {
     }
 
     /// A command for a queue that the session knows by number. A queue that has gone needs none.
-    fn to_queue(&mut self, queue: QueueId, command: Command, otherwise: Option<Notice>) {
+    fn send(&mut self, queue: QueueId, command: Command, otherwise: Option<Notice>) {
         let Some(shard) = self.catalog().queue(queue).map(|it| self.shard_of(it)) else {
             if let Some(notice) = otherwise {
                 self.mailbox.push(notice);
@@ -185,7 +185,7 @@ impl SessionHandle {
     fn settle(&mut self, it: Settle) {
         let Settle { queue, consumer, entries, outcome, .. } = it;
         let session = self.session;
-        self.to_queue(queue, Command::Settle { session, consumer, entries, outcome }, None);
+        self.send(queue, Command::Settle { session, consumer, entries, outcome }, None);
     }
 
     fn declare_queue(&mut self, it: DeclareQueue) -> Result<(), Refusal> {
@@ -193,7 +193,7 @@ impl SessionHandle {
         if it.queue.starts_with(REPLY_PREFIX)
             && self.broker.replies().requester(&it.queue).is_some()
         {
-            let queue = it.queue.clone();
+            let queue = it.queue;
             self.mailbox.push(Notice::Declared { channel, queue, ready: 0, consumers: 1 });
             return Ok(());
         }

@@ -457,6 +457,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// The next message; `None` when the queue has gone or the session is closed.
+    #[expect(clippy::should_implement_trait, reason = "what comes is a future, not an option")]
     pub fn next(&mut self) -> Next<'_> {
         Next(self)
     }

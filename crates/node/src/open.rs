@@ -140,11 +140,10 @@ impl Node {
         options: &NodeOptions,
     ) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let log_options = LogOptions {
-            segment_bytes: options.segment_bytes.unwrap_or(LogOptions::default().segment_bytes),
-            sync: !options.unsafe_no_sync,
-            ..LogOptions::default()
-        };
+        let mut log_options = LogOptions { sync: !options.unsafe_no_sync, ..LogOptions::default() };
+        if let Some(bytes) = options.segment_bytes {
+            log_options.segment_bytes = bytes;
+        }
         let mut restorer = Restorer::new();
         let (log, recovery) = Log::open(disk, log_options.clone(), &mut |it| {
             restorer.record(
