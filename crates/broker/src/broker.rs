@@ -397,6 +397,8 @@ impl Broker {
     /// # Errors
     /// [`LogError`], when the log has failed.
     pub fn stop(&self, now: Timestamp) -> Result<(), LogError> {
+        // What is on its way through a read has left its queue and arrived nowhere yet.
+        while self.serve_load(now) {}
         let _world = self.0.world.write();
         self.turn_all_held(now);
         let mut payload = Vec::new();

@@ -58,8 +58,11 @@ impl Outbox {
         after: Option<LogPosition>,
         durable: LogPosition,
     ) {
+        // A delivery that could leave does not overtake one of its queue that waits.
+        let is_behind = matches!(notice, Notice::Delivery(_) | Notice::Fetched { .. })
+            && !(self.waiting.is_empty() && self.staged.is_empty());
         match after {
-            Some(after) if durable < after => {
+            Some(after) if durable < after || is_behind => {
                 self.staged_after = self.staged_after.max(after);
                 if !extends(self.staged.last_mut(), session, &notice) {
                     self.staged.push((session, notice));

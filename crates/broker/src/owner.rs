@@ -24,12 +24,15 @@ pub(crate) struct Owner {
     segments: BTreeSet<u32>,
     shards: usize,
     next_shard: usize,
+    /// The end of the last change's record: who is told of the catalog as it is waits for it too.
+    last: Option<LogPosition>,
 }
 
 impl Owner {
     pub(crate) fn new(catalog: Catalog, segments: &[u32], shards: usize) -> Self {
         let segments = segments.iter().copied().collect();
-        Self { catalog, exclusive: HashMap::default(), segments, shards, next_shard: 0 }
+        let exclusive = HashMap::default();
+        Self { catalog, exclusive, segments, shards, next_shard: 0, last: None }
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -42,6 +45,11 @@ impl Owner {
         ShardId(u16::try_from(self.next_shard).unwrap_or(0))
     }
 
+    /// What must be durable before anybody is told of the catalog as it is.
+    pub(crate) fn last(&self) -> Option<LogPosition> {
+        self.last
+    }
+
     /// Carries the changes out. Returns the position that must be durable before anybody is told,
     /// if there is anything to wait for.
     pub(crate) fn commit(
@@ -50,7 +58,7 @@ impl Owner {
         shared: &Shared,
     ) -> Result<Option<LogPosition>, LogError> {
         if changes.is_empty() {
-            return Ok(None);
+            return Ok(self.last);
         }
         let mut after = None;
         if changes.iter().any(Change::durable) {
@@ -75,6 +83,7 @@ impl Owner {
             assert!(applied.is_ok(), "a decision of this catalog applies to it: {applied:?}");
         }
         shared.catalog.store(Arc::new(self.catalog.clone()));
+        self.last = after.or(self.last);
         Ok(after)
     }
 
@@ -107,7 +116,9 @@ impl Owner {
         queue: QueueId,
         shared: &Shared,
     ) -> Result<Option<(ShardId, Option<LogPosition>)>, LogError> {
-        let Some(known) = self.catalog.queue(queue).cloned() else { return Ok(None) };
+        let Some(known) = self.catalog.queue(queue).cloned() else {
+            return Ok(Some((ShardId(0), self.last)));
+        };
         let changes = self.catalog.queue_removal(&known);
         let after = self.commit(&changes, shared)?;
         Ok(Some((known.shard, after)))

@@ -205,7 +205,11 @@ impl SessionHandle {
             let declared = self
                 .decide(owner.catalog(), |catalog, who| catalog.declare_queue(who, &it, shard))?;
             match declared {
-                Declared::Exists(queue) => (queue, false),
+                Declared::Exists(queue) => {
+                    // Whoever made it may still wait for the disk.
+                    after = owner.last();
+                    (queue, false)
+                }
                 Declared::Created(change, queue) => {
                     after = owner.commit(&[change], shared).map_err(|error| {
                         shared.fail(&error);
@@ -225,7 +229,6 @@ impl SessionHandle {
         };
         let index = self.shard_of(&queue);
         let (id, name) = (queue.id, queue.name.clone());
-        debug_assert!(is_new || after.is_none());
         self.outgoing[index].push(ShardCommand::Look { queue: id, channel, name, after });
         Ok(())
     }
@@ -240,7 +243,8 @@ impl SessionHandle {
         let catalog = self.catalog();
         let found = self.decide(&catalog, |catalog, who| catalog.delete_queue(who, name))?;
         let Some(queue) = found else {
-            self.mailbox.push(Notice::Deleted { channel, messages: 0 });
+            let after = self.broker.owner().lock().last();
+            self.tell(Notice::Deleted { channel, messages: 0 }, after);
             return Ok(());
         };
         let shard = self.shard_of(&queue);

@@ -81,6 +81,9 @@ pub struct Restorer {
     /// Segment of a note, segment it speaks about.
     notes: HashMap<(u32, u32), u64>,
     catalog_segments: Vec<u32>,
+    /// Changes that could not be applied. A snapshot that follows makes up for them: what they build on
+    /// may have gone with its segment.
+    unapplied: Vec<(LogPosition, String)>,
     found: Restoration,
 }
 
@@ -112,7 +115,10 @@ impl Restorer {
             _ => self.message_record(position, end, kind, payload),
         };
         if let Err(why) = taken {
-            self.found.unreadable.push((position, why));
+            match kind {
+                kind::CATALOG_CHANGE => self.unapplied.push((position, why)),
+                _ => self.found.unreadable.push((position, why)),
+            }
         }
         if kind != kind::STOPPED {
             self.stopped.clear();
@@ -149,6 +155,7 @@ impl Restorer {
         {
             self.catalog = Some(catalog);
             self.catalog_segments = segments;
+            self.unapplied.clear();
         }
         Ok(())
     }
@@ -219,6 +226,7 @@ impl Restorer {
     /// the catalog were lost, so a queue without declaration is not a deleted one.
     pub(crate) fn finish(mut self, orderly: bool, catalog_damaged: bool) -> RestoredQueues {
         let catalog = self.catalog.take().unwrap_or_else(Catalog::empty);
+        self.found.unreadable.append(&mut self.unapplied);
         let mut orphan_segments = Vec::new();
         self.queues.retain(|queue, entries| {
             entries.clean();

@@ -66,6 +66,10 @@ pub(crate) struct State {
     removed: Vec<(QueueId, LogPosition)>,
     counted: Vec<(QueueId, LogPosition, u32, u32)>,
     tells: Vec<(SessionId, Notice, After)>,
+    /// Sessions that settle something in this turn.
+    settling: HashSet<SessionId>,
+    /// The end of the log after the last turn in which a session settled something.
+    settled: HashMap<SessionId, LogPosition>,
     /// Dead letters for queues of this shard.
     arrivals: VecDeque<Published>,
     payload: Vec<u8>,
@@ -86,6 +90,8 @@ impl State {
             removed: Vec::new(),
             counted: Vec::new(),
             tells: Vec::new(),
+            settling: HashSet::new(),
+            settled: HashMap::default(),
             arrivals: VecDeque::new(),
             payload: Vec::new(),
         }
@@ -138,6 +144,9 @@ impl State {
             ShardCommand::Publish(it) => self.publish(session, it, shared, now, aftermath),
             ShardCommand::Queue { queue, command, otherwise } => {
                 self.note_presence(session, queue, &command);
+                if matches!(command, Command::Settle { .. }) {
+                    self.settling.insert(session);
+                }
                 if !self.apply(queue, command, shared, now, aftermath)
                     && let Some(notice) = otherwise
                 {
@@ -202,7 +211,28 @@ impl State {
             false => Notice::Confirmed { channel, first: number, last: number },
         };
         let after = if refused { None } else { it.after() };
-        self.outbox.push(session, notice, after, shared.durable());
+        self.confirm(session, notice, after, shared);
+    }
+
+    /// A confirm also covers what the same session has settled before it.
+    fn confirm(
+        &mut self,
+        session: SessionId,
+        notice: Notice,
+        after: Option<LogPosition>,
+        shared: &Shared,
+    ) {
+        match after {
+            Some(_) if self.settling.contains(&session) => {
+                self.tells.push((session, notice, After::Turn));
+            }
+            Some(after) => {
+                let settled = self.settled.get(&session).copied().unwrap_or_default();
+                let after = Some(after.max(settled));
+                self.outbox.push(session, notice, after, shared.durable());
+            }
+            None => self.outbox.push(session, notice, None, shared.durable()),
+        }
     }
 
     /// Applies one command to one queue. Returns whether there is such a queue.
@@ -233,6 +263,12 @@ impl State {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
+                Effect::Notify { session, notice: notice @ Notice::Purged { .. }, .. } => {
+                    // It is done when the log says so: the removals follow in this turn.
+                    let is_kept = self.queues.get(&queue).is_some_and(|it| it.policy.keeps(true));
+                    let after = if is_kept { After::Turn } else { After::Position(None) };
+                    self.tells.push((session, notice, after));
+                }
                 Effect::Notify { session, notice, after } => {
                     self.outbox.push(session, notice, after, shared.durable());
                 }
@@ -378,6 +414,8 @@ impl State {
             self.apply(queue, Command::EndSession { session }, shared, now, aftermath);
         }
         self.outbox.forget(session);
+        self.settled.remove(&session);
+        self.settling.remove(&session);
     }
 
     fn dead_letter(
@@ -441,10 +479,14 @@ impl State {
         if let Err(error) = self.append(shared) {
             shared.fail(&error);
         }
+        let end = LogPosition(shared.log.end().0);
+        for session in self.settling.drain() {
+            self.settled.insert(session, end);
+        }
         for (session, notice, after) in self.tells.drain(..) {
             let after = match after {
                 After::Position(after) => after,
-                After::Turn => Some(LogPosition(shared.log.end().0)),
+                After::Turn => Some(end),
             };
             self.outbox.push(session, notice, after, shared.durable());
         }
