@@ -1,5 +1,6 @@
 //! Runs seeds until time is over: `torture --minutes 10 [--seed 1] [--steps 90] [--mixed]`. With
-//! `--faults` every disk fails, with `--mixed` every third; with `--only` it runs one seed and prints everything that happens.
+//! `--faults` every disk fails, with `--mixed` every third; with `--only` it runs one seed and
+//! prints everything that happens.
 #![allow(clippy::print_stdout, reason = "what it finds is printed")]
 
 use sim::{Plan, run};

@@ -313,7 +313,7 @@ impl Client {
         requests: &mut Vec<Request>,
     ) {
         let channel = self.channels[at].id;
-        if 0 < self.consumers.len() && random.once_in(3) {
+        if !self.consumers.is_empty() && random.once_in(3) {
             let consuming = &self.consumers[random.index(self.consumers.len())];
             let Some(queue) = consuming.queue else { return };
             let consumer = consuming.number;
@@ -448,10 +448,11 @@ impl Client {
                     self.confirmed(channel, number, host, history);
                 }
             }
-            Notice::Nacked { channel, number } => match self.answered(channel, number, history) {
-                Some(message) => history.answer(message, false),
-                None => return,
-            },
+            Notice::Nacked { channel, number } => {
+                if let Some(message) = self.answered(channel, number, history) {
+                    history.answer(message, false);
+                }
+            }
             Notice::Returned { message, .. } => {
                 let number = body::number_of(&message.body());
                 match number.and_then(|it| history.messages.get_mut(&it)) {

@@ -17,6 +17,8 @@ use std::task::{Context, Poll, Waker};
 
 /// Segments that may be left when everything is gone.
 const SEGMENTS_MAX: usize = 8;
+/// A segment is moved when nothing has changed in it for so long.
+pub const RESTING_MS: u64 = 5_001;
 /// Looks that reclaim may take to get there.
 const LOOKS_MAX: usize = 200;
 
@@ -176,6 +178,7 @@ pub fn drain(host: &Host, history: &History, specs: &[SpecId]) -> Result<Drained
 /// A text: it does not.
 pub fn check_reclaim(host: &mut Host) -> Result<(), String> {
     for _ in 0..LOOKS_MAX {
+        host.pass(RESTING_MS);
         host.reclaim()?;
         host.flush(true)?;
         host.synced();

@@ -1,6 +1,6 @@
 //! The whole broker on a simulated disk, driven by one loop from a seed: no thread, no clock, no
-//! socket, so that a seed replays what it did. Clients publish and consume at random, the disk crashes
-//! and fails, and a judge compares what is left with what the clients were told.
+//! socket, so that a seed replays what it did. Clients publish and consume at random, the disk
+//! crashes and fails, and a judge compares what is left with what the clients were told.
 
 pub mod random;
 pub mod world;

@@ -1,9 +1,10 @@
-//! The loop: one seed, one history. Clients, log thread, reader, timers and reclaim are steps that it
-//! takes in a random order; now and then the power goes, the process dies, or it stops in order.
+//! The loop: one seed, one history. Clients, log thread, reader, timers and reclaim are steps that
+//! it takes in a random order; now and then the power goes, the process dies, or it stops in
+//! order.
 
 use crate::{
     client::{Client, binding_request, declaration},
-    drain::{Asking, check_reclaim, drain},
+    drain::{Asking, RESTING_MS, check_reclaim, drain},
     history::History,
     host::{Host, Sizes},
     image::Bench,
@@ -40,7 +41,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         let (faults, is_lenient, traced) = (false, false, false);
-        Self { steps: 90, restart_every: 30, images: 16, faults, is_lenient, traced }
+        Self { steps: 70, restart_every: 25, images: 20, faults, is_lenient, traced }
     }
 }
 
@@ -239,10 +240,30 @@ impl Simulation {
             93..=94 => {
                 note("reclaim");
                 host.reclaim()?;
+                if self.random.once_in(2) {
+                    return self.reclaim_at_rest();
+                }
             }
             _ => {
                 note("prepare");
                 host.prepare()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A few looks at segments in which nothing changes, as far as a random end.
+    fn reclaim_at_rest(&mut self) -> Result<(), String> {
+        let Some(host) = &mut self.host else { return Ok(()) };
+        for _ in 0..=self.random.below(6) {
+            host.pass(RESTING_MS);
+            host.reclaim()?;
+            for _ in 0..self.random.below(4) {
+                match self.random.below(3) {
+                    0 => host.flush(true)?,
+                    1 => host.synced(),
+                    _ => host.prepare()?,
+                }
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! One message in one queue, from its publish to its end. Its states stand in the order in which the
-//! log tells them, so that after a crash it is in one of those from the durable one on.
+//! One message in one queue, from its publish to its end. Its states stand in the order in which
+//! the log tells them, so that after a crash it is in one of those from the durable one on.
 
 /// Index of a queue's life in the history.
 pub type InstanceId = usize;

@@ -272,6 +272,7 @@ fn start_after_reclaim_finds_nothing_to_complain_of() {
             asking.ask(&host, vec![delete]).expect("deleted");
             declare(&host, &mut asking, &[name]);
         }
+        host.pass(sim::drain::RESTING_MS);
         host.reclaim().expect("reclaims");
         host.flush(true).expect("synced");
         host.synced();

