@@ -387,6 +387,8 @@ impl Client {
                 let (if_unused, if_empty) = (false, false);
                 requests.push(Request::DeleteQueue { channel, queue, if_unused, if_empty });
             }
+            // One that is refused for want of room leaves the routes as they were.
+            _ if history.may_fail => {}
             _ => {
                 let binding = &mut history.instances[instance].binding;
                 let bind = random.once_in(2);

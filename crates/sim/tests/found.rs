@@ -42,7 +42,11 @@ fn declare(host: &Host, asking: &mut Asking, names: &[&str]) {
 }
 
 fn publish(name: &str, number: u64) -> Request {
-    let message = body::message("", name, number, 50, true);
+    publish_of(name, number, 50)
+}
+
+fn publish_of(name: &str, number: u64, size: usize) -> Request {
+    let message = body::message("", name, number, size, true);
     Request::Publish(Publish { channel: CHANNEL, message, mandatory: false, confirm: Some(number) })
 }
 
@@ -284,4 +288,36 @@ fn start_after_reclaim_finds_nothing_to_complain_of() {
         }
     }
     assert!(SPECS.len() > 5);
+}
+
+#[test]
+fn batch_that_finds_no_room_is_not_written_again_by_the_next_one() {
+    let (host, mut asking) = start(SIZES);
+    declare(&host, &mut asking, &["plain"]);
+    host.disk.limit(Some(0));
+    // Each batch is a small message, which fits once more, and a large one that does not at last.
+    let mut number = 0;
+    while host.failure().is_none() && number < 400 {
+        number += 2;
+        let batch = vec![publish("plain", number - 1), publish_of("plain", number, 3_000)];
+        asking.submit(&host, batch);
+    }
+    if host.failure().is_some() {
+        // The process is about to end; what still comes must not make it worse.
+        asking.submit(&host, vec![Request::Barrier { channel: ChannelId(2) }]);
+        let _ = host.flush(true);
+        host.synced();
+    }
+    let disk = host.disk.clone();
+    drop((host, asking));
+    disk.limit(None);
+    let host = open(disk);
+    let mut asking = Asking::connect(&host).expect("connects");
+    let heard = asking.ask(&host, vec![subscribe("plain", 0)]).expect("subscribed");
+    let mut numbers: Vec<u64> = deliveries(&heard).iter().map(|it| it.0).collect();
+    let count = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert!(0 < count);
+    assert_eq!(numbers.len(), count, "a message stands in the queue twice");
 }
