@@ -198,8 +198,8 @@ impl SessionHandle {
             return Ok(());
         }
         let shared = self.broker.shared();
-        let mut after = None;
-        let (queue, is_new) = {
+        let after;
+        let queue = {
             let mut owner = self.broker.owner().lock();
             let shard = owner.next_shard();
             let declared = self
@@ -208,7 +208,7 @@ impl SessionHandle {
                 Declared::Exists(queue) => {
                     // Whoever made it may still wait for the disk.
                     after = owner.last();
-                    (queue, false)
+                    queue
                 }
                 Declared::Created(change, queue) => {
                     after = owner.commit(&[change], shared).map_err(|error| {
@@ -223,7 +223,7 @@ impl SessionHandle {
                         mailbox: None,
                         commands: vec![ShardCommand::Create(Arc::clone(&queue.policy))],
                     });
-                    (queue, true)
+                    queue
                 }
             }
         };

@@ -81,8 +81,8 @@ pub struct Restorer {
     /// Segment of a note, segment it speaks about.
     notes: HashMap<(u32, u32), u64>,
     catalog_segments: Vec<u32>,
-    /// Changes that could not be applied. A snapshot that follows makes up for them: what they build on
-    /// may have gone with its segment.
+    /// Changes that could not be applied. A snapshot that follows makes up for them: what they
+    /// build on may have gone with its segment.
     unapplied: Vec<(LogPosition, String)>,
     found: Restoration,
 }

@@ -222,8 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
         }
     }
 
-    /// Takes what the broker says, a piece at a time: a long batch is written as it is encoded, and the
-    /// output stays small enough for the processor's cache.
+    /// Takes what the broker says, a piece at a time: a long batch is written as it is encoded, and
+    /// the output stays small enough for the processor's cache.
     fn take_notices(&mut self, context: &mut Context<'_>, now: Timestamp) -> Result<bool, Step> {
         if OUTPUT_NOTICES_MAX <= self.output.len() {
             return Ok(false);

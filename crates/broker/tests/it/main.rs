@@ -1,5 +1,5 @@
-//! Tests of the broker at its boundary, requests in and notices out, on a disk in memory and without
-//! a thread: the test is the log thread, the reader and the clock.
+//! Tests of the broker at its boundary, requests in and notices out, on a disk in memory and
+//! without a thread: the test is the log thread, the reader and the clock.
 
 mod host;
 mod requests;

@@ -114,7 +114,7 @@ keys! {
         "message_bytes_max", Kind::Size { min: 1024, max: 512 * MIB }, "16MiB";
     /// Octets of message bodies that are kept in memory; more are read from the disk when they are
     /// due.
-    memory_bodies: u64 = "memory.bodies", Kind::Size { min: 16 * MIB, max: TIB }, "32MiB";
+    memory_bodies: u64 = "memory.bodies", Kind::Size { min: MIB, max: TIB }, "16MiB";
     /// Loops that own queues. Not set: as many as the process has processors.
     shards: Option<u64> = "shards", count(1, 64), "";
     /// The size of a segment of the log. Not set: the size that the storage was tuned for.

@@ -47,11 +47,11 @@ async fn an_unknown_virtual_host_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_protocols_are_told_where_they_are() {
+async fn other_protocols_are_answered_by_our_header() {
     let server = TestServer::start().await;
     server.play(include_str!("scripts/http.txt")).await;
     server.play(include_str!("scripts/amqp_1_0.txt")).await;
-    server.play("send-raw \"\\x16\\x03\\x01\\x02\\x00\\x01\"\nexpect-close").await;
+    server.play(include_str!("scripts/tls.txt")).await;
     server.stop().await;
 }
 
