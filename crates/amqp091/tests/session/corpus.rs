@@ -228,7 +228,8 @@ impl Run {
                 // A good header of a body that may be larger than the input, and parts of it.
                 let size = usize::from(source.octet()?) * 64;
                 let part = usize::from(source.octet()?).max(1) * 64;
-                let body = vec![tag; size];
+                let mut body = Vec::with_capacity(size);
+                (0..=255).take(size / 64).for_each(|it| body.extend_from_slice(&[it; 64]));
                 let method = method_frame(channel, &publish(source.octet()?));
                 let header = header_frame(channel, size as u64, &Properties::default());
                 let mut frames = [method, header].concat();
@@ -268,19 +269,28 @@ impl Run {
         assert!(!session.holds_back(), "every request was answered");
     }
 
+    /// Every publish is one that was sent, in the order of its channel; and where nothing ended,
+    /// all that were sent are published.
     fn compare(&mut self) {
         let (mut expected, is_simple) = read_input(self.given.clone());
         let is_complete = is_simple && !self.has_closed && self.peer.session.is_open();
         for (channel, mandatory, message) in &self.published {
-            let mut candidates = expected.remove(&channel.0).unwrap_or_default().into_iter();
-            let found = candidates.find(|it| is_same(it, *mandatory, message));
-            assert!(found.is_some(), "nobody sent {message:?} on {channel}");
-            if is_complete {
-                let left = candidates.len() + 1;
-                let sent = self.published.iter().filter(|it| it.0 == *channel).count();
-                assert!(sent >= left, "a publish on {channel} went nowhere");
-            }
-            expected.insert(channel.0, candidates.collect());
+            let is_it = |it: &Publish| is_same(it, *mandatory, message);
+            let found = if is_simple {
+                let sent = expected.entry(channel.0).or_default();
+                let place = sent.iter().position(is_it);
+                assert!(!is_complete || place.is_none_or(|it| it == 0), "publishes are left out");
+                place.map(|it| sent.drain(..=it).count())
+            } else {
+                // The broker knows a channel that was opened again by another number.
+                expected.values_mut().find_map(|sent| {
+                    let place = sent.iter().position(is_it)?;
+                    sent.remove(place);
+                    Some(1)
+                })
+            };
+            let (address, length) = (message.address(), message.body_len());
+            assert!(found.is_some(), "nobody sent {address:?} with {length} octets on {channel}");
         }
         let rest: usize = expected.values().map(Vec::len).sum();
         assert!(!is_complete || rest == 0, "{rest} publishes went nowhere");
