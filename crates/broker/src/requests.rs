@@ -347,6 +347,9 @@ impl SessionHandle {
     fn commit(&mut self, channel: ChannelId, requests: Vec<Request>, now: Timestamp) {
         // What came before the transaction is not part of it.
         self.hand_over(now);
+        if self.broker.shared().has_failed() {
+            return;
+        }
         let catalog = self.catalog();
         let mut others = Vec::new();
         for request in requests {
@@ -361,6 +364,7 @@ impl SessionHandle {
             }
         }
         if let Err(error) = self.store(true) {
+            self.forget_batch();
             return self.broker.shared().fail(&error);
         }
         for request in others {

@@ -141,6 +141,10 @@ impl SessionHandle {
     /// Carries out a batch in order. What it is answered comes as notices.
     pub fn submit(&mut self, requests: &mut Vec<Request>, now: Timestamp) {
         self.last_now = now;
+        if self.broker.shared().has_failed() {
+            requests.clear();
+            return;
+        }
         if self.stalls(requests) {
             self.stalled.append(requests);
             return;
@@ -165,10 +169,12 @@ impl SessionHandle {
     /// Writes what is to be written, gives each shard its batch and turns them.
     pub(crate) fn hand_over(&mut self, now: Timestamp) {
         if let Err(error) = self.store(false) {
-            // Nothing of this batch may be confirmed: its commands stay here and go with the
-            // process.
             self.broker.shared().fail(&error);
-            return;
+        }
+        if self.broker.shared().has_failed() {
+            // Nothing of this batch may be confirmed, and what the log has of it must not come
+            // again: the process is about to end.
+            return self.forget_batch();
         }
         let mut touched: Touched = 0;
         for (index, commands) in self.outgoing.iter_mut().enumerate() {

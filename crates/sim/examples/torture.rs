@@ -21,6 +21,7 @@ fn main() {
         steps: number("--steps").unwrap_or(default.steps),
         images: number("--images").map_or(default.images, |it| it as usize),
         restart_every: number("--restart-every").unwrap_or(default.restart_every),
+        reclaim_every: number("--reclaim-every").unwrap_or(default.reclaim_every),
         faults: has("--faults"),
         is_lenient: has("--lenient"),
         traced: false,

@@ -28,6 +28,8 @@ pub struct Plan {
     pub steps: u64,
     /// Steps between two restarts, on the average.
     pub restart_every: u64,
+    /// Steps between two rests in which reclaim works, on the average.
+    pub reclaim_every: u64,
     /// Disks that are judged at each restart.
     pub images: usize,
     /// Operations of the disk fail.
@@ -41,7 +43,15 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         let (faults, is_lenient, traced) = (false, false, false);
-        Self { steps: 70, restart_every: 25, images: 20, faults, is_lenient, traced }
+        Self {
+            steps: 70,
+            restart_every: 25,
+            reclaim_every: 40,
+            images: 20,
+            faults,
+            is_lenient,
+            traced,
+        }
     }
 }
 
@@ -158,7 +168,7 @@ impl Simulation {
             }
             if self.random.once_in(self.plan.restart_every) {
                 self.restart()?;
-            } else if let Err(error) = self.step() {
+            } else if let Err(error) = self.step_or_rest() {
                 self.after_failure(&error)?;
             } else if self.host().failure().is_some() {
                 let why = self.host().failure().unwrap_or_default();
@@ -180,6 +190,14 @@ impl Simulation {
         let fault = Fault { at: disk.operations() + within, kind, forever };
         self.history.note(|| format!("{fault:?}"));
         disk.fail(fault);
+    }
+
+    fn step_or_rest(&mut self) -> Result<(), String> {
+        if self.random.once_in(self.plan.reclaim_every) {
+            self.history.note(|| "reclaim at rest".to_owned());
+            return self.reclaim_at_rest();
+        }
+        self.step()
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -240,9 +258,6 @@ impl Simulation {
             93..=94 => {
                 note("reclaim");
                 host.reclaim()?;
-                if self.random.once_in(2) {
-                    return self.reclaim_at_rest();
-                }
             }
             _ => {
                 note("prepare");

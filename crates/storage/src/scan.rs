@@ -124,6 +124,7 @@ impl<'v> Scanner<'v> {
         }
         match header.kind {
             Kind::BATCH => self.proven = self.proven.max(Position(word(payload))),
+            Kind::UNIT_END if word(payload) == 0 => self.cut_unit(),
             Kind::UNIT_END => self.end_unit(),
             Kind::CLEAN_STOP => {
                 self.proven = self.proven.max(end);
@@ -170,7 +171,8 @@ impl<'v> Scanner<'v> {
         self.unit.bytes.clear();
     }
 
-    /// What was begun and not ended before the log was opened again never happened.
+    /// What was begun and found no room, or was not ended before the log was opened again, never
+    /// happened.
     pub(crate) fn cut_unit(&mut self) {
         self.recovery.cut_unit_records += self.unit.records.len() as u64;
         self.unit.records.clear();

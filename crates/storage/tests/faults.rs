@@ -238,6 +238,36 @@ fn a_used_up_reserve_refuses_the_record_and_nothing_else() {
     assert_eq!(open(&disk).unwrap().1.len(), appended.len());
 }
 
+/// P6: a unit of which one record finds no room never happened, whatever comes after it.
+#[test]
+fn a_unit_that_finds_no_room_is_not_shown_in_part() {
+    let disk = MemoryDisk::new();
+    disk.limit(Some(140 << 10));
+    let (log, _) = open(&disk).unwrap();
+    let mut appended = fill(&log);
+    let last = loop {
+        let mut unit = log.begin().unwrap();
+        unit.atomic();
+        let records = [30, 3_000].map(|bytes| unit.record(KIND, &[&vec![3; bytes]]));
+        drop(unit);
+        log.flush(true).unwrap();
+        match records {
+            [Ok(first), Ok(second)] => appended.extend([first.0, second.0]),
+            [first, _] => break first,
+        }
+    };
+    assert!(last.is_ok(), "the first record of the last unit was appended");
+    disk.limit(None);
+    let mut unit = log.begin().unwrap();
+    unit.atomic();
+    appended.push(unit.record(KIND, &[&[4; 500]]).unwrap().0);
+    drop(unit);
+    log.flush(true).unwrap();
+    drop(log);
+    let shown: Vec<Position> = open(&disk).unwrap().1.iter().map(|it| it.0).collect();
+    assert_eq!(shown, appended);
+}
+
 /// L25: the file of a retired segment goes only when its retirement is durable.
 #[test]
 fn a_retired_file_goes_after_its_retirement_is_durable() {

@@ -24,6 +24,8 @@ pub struct Appender<'a> {
     flags: u16,
     unit_records: u64,
     unit_start: Position,
+    /// A record of the unit found no room: none of it may ever be shown.
+    is_void: bool,
 }
 
 impl Log {
@@ -47,7 +49,7 @@ impl Log {
             return Err(LogError::Closed);
         }
         let (flags, unit_records, unit_start) = (0, 0, Position::default());
-        Ok(Appender { log: self, tail, flags, unit_records, unit_start })
+        Ok(Appender { log: self, tail, flags, unit_records, unit_start, is_void: false })
     }
 
     /// Appends a record of the log's own, never waiting; returns its end.
@@ -69,7 +71,8 @@ impl Appender<'_> {
     ///
     /// # Errors
     /// [`LogError::NoSpace`] or [`LogError::TooLarge`]: this record was not appended, the batch
-    /// goes on. [`LogError::Poisoned`] after a failure.
+    /// goes on, and recovery will show nothing of the unit it was to be in.
+    /// [`LogError::Poisoned`] after a failure.
     ///
     /// # Panics
     /// If `kind` is one of the log's own.
@@ -158,6 +161,12 @@ impl Appender<'_> {
     /// Makes sure that `bytes` fit into the current segment, beside the end of a unit and a
     /// footer; begins a batch where none is open.
     fn make_room(&mut self, bytes: u64) -> Result<(), LogError> {
+        let room = self.find_room(bytes);
+        self.is_void |= room.is_err() && self.flags & frame::IN_UNIT != 0;
+        room
+    }
+
+    fn find_room(&mut self, bytes: u64) -> Result<(), LogError> {
         self.log.check()?;
         let own = bytes + BATCH_BYTES + UNIT_END_BYTES;
         let footer = list_size(self.tail.sealed_count + 1);
@@ -199,7 +208,7 @@ impl Appender<'_> {
 impl Drop for Appender<'_> {
     fn drop(&mut self) {
         if self.unit_records > 0 {
-            let count = self.unit_records.to_le_bytes();
+            let count = if self.is_void { 0 } else { self.unit_records }.to_le_bytes();
             let start = self.unit_start.0.to_le_bytes();
             // `make_room` left room for this.
             self.tail.put(Kind::UNIT_END, 0, 16, &[&count, &start]);
