@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["stdx", "model", "broker", "node", "amqp091"]),
     ("ferrymq", &["server", "node"]),
     ("sim", &["*"]),
+    ("counts", &["*"]),
     ("xtask", &[]),
 ];
 
