@@ -57,7 +57,7 @@ impl Peer {
     }
 
     fn notify(&mut self, notices: &mut Vec<Notice>) {
-        self.session.notify(notices, NOW, &mut self.requests, &mut self.output);
+        self.session.notify(notices.drain(..), NOW, &mut self.requests, &mut self.output);
     }
 
     fn drop_output(&mut self) {

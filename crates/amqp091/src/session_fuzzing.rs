@@ -92,9 +92,9 @@ pub fn session(octets: &[u8]) {
             break;
         }
         while !requests.is_empty() {
-            let mut notices = requests.iter().filter_map(answer).collect();
+            let mut notices: Vec<_> = requests.iter().filter_map(answer).collect();
             requests.clear();
-            session.notify(&mut notices, NOW, &mut requests, &mut output);
+            session.notify(notices.drain(..), NOW, &mut requests, &mut output);
             session.flushed(&mut requests);
         }
     }

@@ -16,16 +16,16 @@ use model::{ChannelId, ConsumerNumber, Delivery, Message, Notice, Request, Times
 type Told = Result<(), (u16, Reply)>;
 
 impl Session {
-    /// Takes what the broker tells; `notices` is empty afterwards. Frames that waited for it go on.
+    /// Takes what the broker tells. Frames that waited for it go on.
     pub fn notify(
         &mut self,
-        notices: &mut Vec<Notice>,
+        notices: impl Iterator<Item = Notice>,
         _now: Timestamp,
         requests: &mut Vec<Request>,
         output: &mut Output,
     ) -> Option<Event> {
         let mut sink = Sink { requests, output };
-        for notice in notices.drain(..) {
+        for notice in notices {
             if self.is_open() {
                 self.notice(notice, &mut sink);
             }

@@ -4,13 +4,12 @@
 use catalog::{Catalog, ExchangeKind, Route, RouteError, RoutedQueue, User, Vhost, Who};
 use foldhash::HashMap;
 use model::{
-    Message, Name, Publish, Refusal, ResourceKind, ShardId, Table, Value, limits,
-    properties::Properties,
+    Message, Name, Refusal, ResourceKind, ShardId, Table, Value, limits, properties::Properties,
 };
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-use crate::hand_over::Queues;
+use crate::{hand_over::Queues, replies::REPLY_PREFIX};
 
 /// Routes that a session remembers.
 const ROUTES_MAX: usize = 256;
@@ -22,11 +21,15 @@ pub(crate) struct Destinations {
     pub(crate) shards: SmallVec<[(ShardId, Queues); 2]>,
     /// The queues, for the record of the log.
     pub(crate) queues: SmallVec<[RoutedQueue; 2]>,
+    /// The address is a requester's own.
+    pub(crate) is_reply: bool,
 }
 
 impl Destinations {
-    fn of(route: &Route) -> Self {
-        let mut destinations = Self::default();
+    fn of(route: &Route, message: &Message) -> Self {
+        let is_reply =
+            message.exchange().is_empty() && message.routing_key().starts_with(REPLY_PREFIX);
+        let mut destinations = Self { is_reply, ..Self::default() };
         for it in &route.queues {
             destinations.queues.push(*it);
             let shards = &mut destinations.shards;
@@ -59,7 +62,7 @@ pub(crate) struct Gate {
 #[derive(Clone, Copy)]
 pub(crate) struct Publisher<'a> {
     pub(crate) catalog: &'a Catalog,
-    pub(crate) vhost: &'a Vhost,
+    pub(crate) vhost: &'a Arc<Vhost>,
     pub(crate) who: Who<'a>,
 }
 
@@ -75,7 +78,7 @@ impl Gate {
     pub(crate) fn admit(
         &mut self,
         publisher: Publisher<'_>,
-        publish: &mut Publish,
+        message: Message,
     ) -> Result<Admitted, Refusal> {
         let version = publisher.catalog.version();
         if self.version != version {
@@ -83,7 +86,6 @@ impl Gate {
             self.last = None;
             self.routes.clear();
         }
-        let message = std::mem::replace(&mut publish.message, Message::empty());
         if !message.plain {
             return self.admit_closely(publisher, message);
         }
@@ -110,7 +112,7 @@ impl Gate {
         let keys = [message.routing_key()];
         publisher.catalog.authorize_publish(&publisher.who, message.exchange(), &keys)?;
         self.route(publisher, message.exchange(), &keys, message.properties())?;
-        let destinations = Arc::new(Destinations::of(&self.route));
+        let destinations = Arc::new(Destinations::of(&self.route, message));
         if is_repeatable(publisher.vhost) {
             if ROUTES_MAX <= self.routes.len() {
                 self.routes.clear();
@@ -159,7 +161,7 @@ impl Gate {
         // Blind copies are nobody's business, and one spelling of every type goes on.
         let is_to_change = !blind_copies.is_empty() || facts.is_aliased;
         self.route(publisher, exchange, &keys, message.properties())?;
-        let destinations = Arc::new(Destinations::of(&self.route));
+        let destinations = Arc::new(Destinations::of(&self.route, &message));
         drop(keys);
         let message = if is_to_change { without_blind_copies(&message) } else { message };
         Ok(Admitted { message: Arc::new(message), destinations })

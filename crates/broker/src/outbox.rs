@@ -3,11 +3,9 @@
 //! stands in a ring by log position and leaves when the log says that this position is durable.
 
 use crate::mailbox::Mailbox;
+use foldhash::HashMap;
 use model::{LogPosition, Notice, SessionId};
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {

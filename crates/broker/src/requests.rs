@@ -354,8 +354,8 @@ impl SessionHandle {
         let mut others = Vec::new();
         for request in requests {
             match request {
-                Request::Publish(mut publish) => {
-                    if let Err(refusal) = self.admit(&catalog, &mut publish, now) {
+                Request::Publish(publish) => {
+                    if let Err(refusal) = self.admit(&catalog, publish, now) {
                         self.forget_batch();
                         return self.refuse(channel, refusal, true);
                     }

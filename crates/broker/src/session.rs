@@ -4,10 +4,9 @@
 use crate::{
     broker::{Broker, Connected, Touched},
     gate::{Admitted, Gate, Publisher},
-    hand_over::{After, HandOver, Published, ShardCommand},
+    hand_over::{After, HandOver, Published, Queues, ShardCommand},
     ledger::Ledger,
     mailbox::Mailbox,
-    replies::REPLY_PREFIX,
     shared,
 };
 use catalog::{Catalog, Vhost, Who};
@@ -50,6 +49,8 @@ pub struct SessionHandle {
     gate: Gate,
     /// What this batch is decided on.
     catalog: Option<Arc<Catalog>>,
+    /// The virtual host in it.
+    entered: Option<Arc<Vhost>>,
     /// Commands for each shard, handed over at the end of a batch.
     pub(crate) outgoing: Vec<Vec<ShardCommand>>,
     /// Shards that have ever got something from this session.
@@ -92,6 +93,7 @@ impl Broker {
         Ok(SessionHandle {
             gate: Gate::new(self.seed() ^ session.0),
             catalog: None,
+            entered: None,
             broker: self.clone(),
             session,
             user,
@@ -152,7 +154,7 @@ impl SessionHandle {
         let broker = self.broker.clone();
         let _world = broker.world().read();
         self.refused.clear();
-        self.catalog = None;
+        self.forget_snapshot();
         for request in requests.drain(..) {
             self.request(request, now);
         }
@@ -195,21 +197,27 @@ impl SessionHandle {
         match request {
             Request::Publish(publish) => self.publish(publish, now),
             other => {
-                self.catalog = None;
+                self.forget_snapshot();
                 self.other_request(other, now);
             }
         }
     }
 
-    fn publish(&mut self, mut publish: Publish, now: Timestamp) {
+    fn publish(&mut self, publish: Publish, now: Timestamp) {
         if self.refused.contains(&publish.channel) {
             return;
         }
         let catalog = self.snapshot();
-        if let Err(refusal) = self.admit(&catalog, &mut publish, now) {
-            self.refuse(publish.channel, refusal, true);
+        let channel = publish.channel;
+        if let Err(refusal) = self.admit(&catalog, publish, now) {
+            self.refuse(channel, refusal, true);
         }
         self.catalog = Some(catalog);
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.catalog = None;
+        self.entered = None;
     }
 
     /// The newest catalog, looked up once per batch unless a request of the batch changes it.
@@ -224,49 +232,58 @@ impl SessionHandle {
     pub(crate) fn admit(
         &mut self,
         catalog: &Catalog,
-        publish: &mut Publish,
+        publish: Publish,
         now: Timestamp,
     ) -> Result<(), Refusal> {
+        let Publish { channel, message, mandatory, confirm } = publish;
+        let confirm = confirm.map(|number| (channel, number));
         let vhost = self.vhost_in(catalog)?;
         let who =
             Who { user: &self.user, vhost: &self.vhost, session: self.session, client_id: None };
         let publisher = Publisher { catalog, vhost: &vhost, who };
-        let Admitted { message, destinations } = self.gate.admit(publisher, publish)?;
-        if message.exchange().is_empty() && message.routing_key().starts_with(REPLY_PREFIX) {
+        let admitted = self.gate.admit(publisher, message);
+        self.entered = Some(vhost);
+        let Admitted { message, destinations } = admitted?;
+        if destinations.is_reply {
             // A requester that has gone wants no reply: it is dropped, and not returned.
             if let Some(requester) = self.broker.replies().requester(message.routing_key()) {
                 requester.reply(message);
             }
-            self.confirm_at_once(publish);
+            self.confirm_at_once(confirm);
             return Ok(());
         }
         if destinations.queues.is_empty() {
-            self.unroutable(publish, message);
+            if mandatory {
+                self.mailbox.push(Notice::Returned { channel, message });
+            }
+            self.confirm_at_once(confirm);
             return Ok(());
         }
         if 1 < destinations.shards.len()
-            && let Some(number) = publish.confirm
+            && let Some((channel, number)) = confirm
         {
-            self.ledger.open(publish.channel, number, destinations.shards.len());
+            self.ledger.open(channel, number, destinations.shards.len());
         }
         let room = self.broker.shared().budget.has_room();
         let keep = destinations.queues.iter().any(|it| it.keeps(message.persistent));
         let passing = destinations.queues.iter().any(|it| !it.keeps(message.persistent));
+        let spill = passing && !room;
         let mut commands = SmallVec::new();
         for (shard, queues) in &destinations.shards {
             let outgoing = usize::from(shard.0) % self.outgoing.len();
-            commands.push((outgoing, self.outgoing[outgoing].len()));
+            if keep || spill {
+                commands.push((outgoing, self.outgoing[outgoing].len()));
+            }
             self.outgoing[outgoing].push(ShardCommand::Publish(Published {
                 message: Arc::clone(&message),
                 place: Place::Memory,
                 spilled: Place::Memory,
                 room,
                 redelivered: false,
-                queues: queues.clone(),
-                confirm: publish.confirm.map(|number| (publish.channel, number)),
+                queues: Queues::from_slice(queues),
+                confirm,
             }));
         }
-        let spill = passing && !room;
         if keep || spill {
             let kept = destinations.queues.iter().filter(|it| it.keeps(message.persistent));
             let targets = kept.map(|it| Target { queue: it.queue, ..Target::default() }).collect();
@@ -279,23 +296,16 @@ impl SessionHandle {
         Ok(())
     }
 
-    fn vhost_in(&self, catalog: &Catalog) -> Result<Arc<Vhost>, Refusal> {
-        let found = catalog.vhost(&self.vhost).cloned();
+    /// The session's virtual host, looked up once per batch.
+    fn vhost_in(&mut self, catalog: &Catalog) -> Result<Arc<Vhost>, Refusal> {
+        let found = self.entered.take().or_else(|| catalog.vhost(&self.vhost).cloned());
         found.ok_or_else(|| Refusal::NoVhost(self.vhost.clone()))
     }
 
-    fn confirm_at_once(&self, publish: &Publish) {
-        if let Some(number) = publish.confirm {
-            let channel = publish.channel;
+    fn confirm_at_once(&self, confirm: Option<(ChannelId, u64)>) {
+        if let Some((channel, number)) = confirm {
             self.mailbox.push(Notice::Confirmed { channel, first: number, last: number });
         }
-    }
-
-    fn unroutable(&self, publish: &Publish, message: Arc<Message>) {
-        if publish.mandatory {
-            self.mailbox.push(Notice::Returned { channel: publish.channel, message });
-        }
-        self.confirm_at_once(publish);
     }
 
     pub(crate) fn refuse(&mut self, channel: ChannelId, refusal: Refusal, publish: bool) {

@@ -4,6 +4,7 @@
 
 pub mod clock;
 mod signal;
+pub mod scheduling;
 mod threads;
 pub mod open;
 pub mod local;

@@ -1,7 +1,7 @@
 //! The threads of a node: one syncs the log, one reads bodies back, one watches timers, one keeps
 //! the log's house. None of them changes a queue but by turning its shard like everybody else.
 
-use crate::{clock::Clock, signal::Signal};
+use crate::{clock::Clock, scheduling, signal::Signal};
 use broker::{Broker, Hooks};
 use parking_lot::Mutex;
 use std::{
@@ -126,6 +126,10 @@ impl Threads {
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let run = move || {
+            scheduling::run_in_short_slices();
+            run();
+        };
         let handle = thread::Builder::new().name(name.to_owned()).spawn(run)?;
         self.handles.push(handle);
         Ok(())

@@ -7,6 +7,7 @@ use crate::{
     server::{Server, StartError},
 };
 use model::Name;
+use node::scheduling::run_in_short_slices;
 use node::{NewUser, Node, NodeOptions, OpenError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -75,7 +76,13 @@ pub fn run(loaded: &Loaded) -> Result<(), RunError> {
     warn_of_risks(config);
     let node = Arc::new(Node::open(node_options(config, &data_dir))?);
     log_recovery(&node);
-    let runtime = Builder::new_multi_thread().enable_all().thread_name("worker").build()?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("worker")
+        .on_thread_start(|| {
+            run_in_short_slices();
+        })
+        .build()?;
     let result = runtime.block_on(serve(config, &node, files_max));
     stop(runtime, &node, result)
 }

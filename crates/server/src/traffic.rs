@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use model::{Notice, Refusal, Request, Timestamp, limits};
 use node::clock::Clock;
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
     pin::{Pin, pin},
@@ -74,9 +75,8 @@ pub(crate) struct Traffic<S> {
     is_resumed: bool,
     output: Output,
     requests: Vec<Request>,
-    /// What the broker has said and the session has not heard, the newest first.
-    notices: Vec<Notice>,
-    piece: Vec<Notice>,
+    /// What the broker has said and the session has not heard.
+    notices: VecDeque<Notice>,
     /// Since when the socket has taken nothing of the output.
     stalled: Option<Timestamp>,
     write_ms_max: u64,
@@ -97,8 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             is_resumed: false,
             output: Output::new(),
             requests: Vec::new(),
-            notices: Vec::new(),
-            piece: Vec::new(),
+            notices: VecDeque::new(),
             stalled: None,
             write_ms_max: u64::try_from(write_timeout.as_millis()).unwrap_or(u64::MAX),
             is_unflushed: false,
@@ -229,17 +228,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             return Ok(false);
         }
         if self.notices.is_empty() {
-            if self.broker.poll_notices(context, &mut self.notices).is_pending() {
+            // An empty one gives its buffer away and gets one back: nothing is copied.
+            let mut fresh = Vec::from(std::mem::take(&mut self.notices));
+            let told = self.broker.poll_notices(context, &mut fresh);
+            self.notices = VecDeque::from(fresh);
+            if told.is_pending() {
                 return Ok(false);
             }
-            // Pieces are taken off the end.
-            self.notices.reverse();
         }
-        let rest = self.notices.len().saturating_sub(NOTICES_PIECE);
-        self.piece.extend(self.notices.drain(rest..).rev());
-        let (piece, output) = (&mut self.piece, &mut self.output);
+        let piece = self.notices.len().min(NOTICES_PIECE);
+        let (piece, output) = (self.notices.drain(..piece), &mut self.output);
         let event = self.session.notify(piece, now, &mut self.requests, output);
-        self.piece.clear();
         self.hand_over(event, now)?;
         Ok(true)
     }

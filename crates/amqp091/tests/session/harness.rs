@@ -175,7 +175,7 @@ impl Peer {
     pub(crate) fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
         let mut notices: Vec<_> = notices.into_iter().collect();
         let Self { session, output, requests, now, .. } = self;
-        self.event = session.notify(&mut notices, *now, requests, output);
+        self.event = session.notify(notices.drain(..), *now, requests, output);
         assert!(notices.is_empty());
     }
 
