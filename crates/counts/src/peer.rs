@@ -12,6 +12,7 @@ use broker::{Connect, SessionHandle};
 use bytes::BytesMut;
 use model::{Name, Notice, Request, Table};
 use std::{
+    collections::VecDeque,
     hint::black_box,
     io::IoSlice,
     sync::Arc,
@@ -31,8 +32,7 @@ pub struct Peer {
     input: BytesMut,
     output: Output,
     requests: Vec<Request>,
-    notices: Vec<Notice>,
-    piece: Vec<Notice>,
+    notices: VecDeque<Notice>,
     /// Messages that were delivered.
     pub delivered: u64,
     /// Publishes that were confirmed.
@@ -52,8 +52,7 @@ impl Peer {
             input: BytesMut::new(),
             output: Output::new(),
             requests: Vec::new(),
-            notices: Vec::new(),
-            piece: Vec::new(),
+            notices: VecDeque::new(),
             delivered: 0,
             confirmed: 0,
             written: 0,
@@ -110,25 +109,25 @@ impl Peer {
         let mut was_told = false;
         loop {
             if self.notices.is_empty() {
-                if self.handle.poll_notices(&mut context, &mut self.notices).is_pending() {
+                let mut fresh = Vec::from(std::mem::take(&mut self.notices));
+                let told = self.handle.poll_notices(&mut context, &mut fresh);
+                self.notices = VecDeque::from(fresh);
+                if told.is_pending() {
                     return was_told;
                 }
-                self.notices.reverse();
             }
             was_told = true;
-            let rest = self.notices.len().saturating_sub(NOTICES_PIECE);
-            self.piece.extend(self.notices.drain(rest..).rev());
-            self.count();
+            let piece = self.notices.len().min(NOTICES_PIECE);
+            self.count(piece);
             let (requests, output) = (&mut self.requests, &mut self.output);
-            self.session.notify(&mut self.piece, NOW, requests, output);
-            self.piece.clear();
+            self.session.notify(self.notices.drain(..piece), NOW, requests, output);
             self.submit();
             self.write();
         }
     }
 
-    fn count(&mut self) {
-        for notice in &self.piece {
+    fn count(&mut self, piece: usize) {
+        for notice in self.notices.range(..piece) {
             match notice {
                 Notice::Delivery(_) => self.delivered += 1,
                 Notice::Confirmed { first, last, .. } => self.confirmed += last - first + 1,
