@@ -6,6 +6,7 @@ use crate::mailbox::Mailbox;
 use foldhash::HashMap;
 use model::{LogPosition, Notice, SessionId};
 use std::{collections::VecDeque, sync::Arc};
+use stdx::seeded::{Seeded, is_sown};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -59,14 +60,27 @@ impl Outbox {
         // A delivery that could leave does not overtake one of its queue that waits.
         let is_behind = matches!(notice, Notice::Delivery(_) | Notice::Fetched { .. })
             && !(self.waiting.is_empty() && self.staged.is_empty());
+        let joins = is_sown(Seeded::ConfirmPastWaiting) && self.joins_leaving(session, &notice);
         match after {
-            Some(after) if durable < after || is_behind => {
+            Some(after) if (durable < after || is_behind) && !joins => {
                 self.staged_after = self.staged_after.max(after);
                 if !extends(self.staged.last_mut(), session, &notice) {
                     self.staged.push((session, notice));
                 }
             }
             _ => self.leave(session, notice),
+        }
+    }
+
+    /// Does this confirm go on where the last notice that leaves ends?
+    fn joins_leaving(&self, session: SessionId, notice: &Notice) -> bool {
+        let last = self.sessions.get(&session).and_then(|it| it.leaving.last());
+        match (last, notice) {
+            (
+                Some(Notice::Confirmed { channel: before, last, .. }),
+                Notice::Confirmed { channel, first, .. },
+            ) => before == channel && *last + 1 == *first,
+            _ => false,
         }
     }
 
@@ -171,6 +185,17 @@ mod tests {
         assert_eq!(said(&mailbox), "");
         assert_eq!(outbox.release(LogPosition(20)), None);
         assert_eq!(said(&mailbox), "1-2");
+    }
+
+    #[test]
+    fn run_of_confirms_ends_before_one_that_waits() {
+        let (mut outbox, mailbox) = outbox();
+        outbox.push(SESSION, confirm(1), None, LogPosition(0));
+        outbox.push(SESSION, confirm(2), Some(LogPosition(10)), LogPosition(0));
+        outbox.release(LogPosition(0));
+        assert_eq!(said(&mailbox), "1-1");
+        outbox.release(LogPosition(10));
+        assert_eq!(said(&mailbox), "2-2");
     }
 
     #[test]

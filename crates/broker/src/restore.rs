@@ -6,6 +6,7 @@ use engine::{Place, Queue, Record, Restored, record::MessageFacts, record::kind}
 use foldhash::HashMap;
 use model::{EntryId, LogPosition, QueueId, Timestamp};
 use std::collections::BTreeMap;
+use stdx::seeded::{Seeded, is_sown};
 
 /// One message as the log knows it.
 #[derive(Clone, Debug)]
@@ -231,7 +232,7 @@ impl Restorer {
         self.queues.retain(|queue, entries| {
             entries.clean();
             let known = catalog.queue(*queue).is_some();
-            if !known && catalog_damaged {
+            if !known && catalog_damaged && !is_sown(Seeded::MissingQueueForgotten) {
                 self.found.orphans += entries.list.len() as u64;
                 orphan_segments.extend(entries.list.iter().map(|it| it.position.segment()));
             }
@@ -280,8 +281,9 @@ impl RestoredQueues {
         // A queue numbers what is put back from 1 on.
         for (entry, it) in (1..).zip(self.entries.remove(&id).unwrap_or_default().list) {
             // After a crash nobody knows who got what: only an orderly stop has told.
+            let orderly = self.orderly || is_sown(Seeded::NotRedelivered);
             let redelivered =
-                it.redelivered || !self.orderly || stopped.binary_search(&it.position).is_ok();
+                it.redelivered || !orderly || stopped.binary_search(&it.position).is_ok();
             let restored = Restored {
                 place: Place::Log { position: it.position, end: it.end },
                 origin: it.origin,

@@ -23,6 +23,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+use stdx::seeded::{Seeded, is_sown};
 use storage::{Log, LogError};
 
 /// Octets in the log's backlog at which it is written although nobody waits.
@@ -253,7 +254,7 @@ impl SessionHandle {
             return Ok(());
         }
         if destinations.queues.is_empty() {
-            if mandatory {
+            if mandatory && !is_sown(Seeded::NotReturned) {
                 self.mailbox.push(Notice::Returned { channel, message });
             }
             self.confirm_at_once(confirm);

@@ -19,6 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
+use stdx::seeded::{Seeded, is_sown};
 use storage::{Kind, LogError};
 
 /// Positions that one record of removals names at most, so that damage to it costs little.
@@ -495,6 +496,9 @@ impl State {
 
     fn append(&mut self, shared: &Shared) -> Result<(), LogError> {
         if self.removed.is_empty() && self.counted.is_empty() {
+            return Ok(());
+        }
+        if self.removed.len() % 2 == 1 && is_sown(Seeded::RemovalsApart) {
             return Ok(());
         }
         self.removed.sort_unstable();

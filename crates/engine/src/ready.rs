@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+use stdx::seeded::{Seeded, is_sown};
 
 const CHUNK_ENTRIES: usize = 128;
 /// A list that runs empty keeps no more than this, because there may be very many quiet queues.
@@ -75,7 +76,7 @@ impl List {
     }
 
     fn insert(&mut self, entry: Entry) {
-        if self.back().is_none_or(|it| it.id < entry.id) {
+        if self.back().is_none_or(|it| it.id < entry.id) || is_sown(Seeded::RequeueToTail) {
             return self.push_back(entry);
         }
         let at = self.chunk_of(entry.id);

@@ -1,6 +1,6 @@
-//! Runs seeds until time is over: `torture --minutes 10 [--seed 1] [--steps 90] [--mixed]`. With
-//! `--faults` every disk fails, with `--mixed` every third; with `--only` it runs one seed and
-//! prints everything that happens.
+//! Runs seeds until time is over: `torture --minutes 10 [--seed 1] [--steps 90] [--mixed]`, or
+//! `--seconds 20`. With `--faults` every disk fails, with `--mixed` every third; with `--only` it
+//! runs one seed and prints everything that happens.
 #![allow(clippy::print_stdout, reason = "what it finds is printed")]
 
 use sim::{Plan, run};
@@ -33,7 +33,9 @@ fn main() {
         println!("seed {first}: {:?}", outcome.wrong);
         return;
     }
-    let end = Instant::now() + Duration::from_secs(60 * number("--minutes").unwrap_or(1));
+    let minutes = number("--minutes").unwrap_or(1);
+    let seconds = number("--seconds").unwrap_or(60 * minutes);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let (mut seed, mut states, mut confirmed, mut restarts, mut failures) = (first, 0, 0, 0, 0);
     let mut failing = Vec::new();
     while Instant::now() < end {

@@ -3,6 +3,9 @@
 
 use sim::{Outcome, Plan, run};
 
+/// Failing seeds that are shown; with so many, the rest says nothing new.
+const WRONG_SHOWN: usize = 3;
+
 fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
     let times = if std::env::var_os("SLOW").is_some() { 10 } else { 1 };
     let mut all = Outcome::default();
@@ -16,10 +19,11 @@ fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
         if let Some(what) = outcome.wrong.first() {
             wrong.push(format!("seed {seed}: {what}"));
         }
+        if wrong.len() == WRONG_SHOWN {
+            break;
+        }
     }
-    let fail = wrong.len();
-    wrong.truncate(5);
-    assert!(wrong.is_empty(), "{fail} seeds fail, {plan:?}\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "seeds fail, {plan:?}\n{}", wrong.join("\n"));
     // A run in which nothing happened proves nothing.
     assert!(all.restarts > 0 && all.confirmed > count, "{all:?}");
     all

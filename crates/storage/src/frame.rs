@@ -1,5 +1,7 @@
 //! One record as bytes: a header of 32 bytes and a body padded to 8, as `docs/disk-format.md` says.
 
+use stdx::seeded::{Seeded, is_sown};
+
 use crate::position::{Kind, Position, SegmentId};
 
 /// Bytes of a record header.
@@ -97,7 +99,7 @@ pub(crate) fn append(
 pub(crate) fn decode(bytes: &[u8]) -> Option<Header> {
     if bytes.len() < HEADER
         || bytes[..4] != MAGIC
-        || four(bytes, 24) != crc32c::crc32c(&bytes[..24])
+        || four(bytes, 24) != crc32c::crc32c(&bytes[..24]) && !is_sown(Seeded::HeaderUnchecked)
     {
         return None;
     }
@@ -159,7 +161,9 @@ pub(crate) fn check(image: &[u8], segment: SegmentId, salt: u32, at: usize) -> C
     }
     let end = at + header.size() as usize;
     match image.get(at + HEADER..end) {
-        Some(body) if header.fits(body) => Checked::Good { header, end },
+        Some(body) if header.fits(body) || is_sown(Seeded::VisibleBeforeComplete) => {
+            Checked::Good { header, end }
+        }
         _ => Checked::BadBody { header, end },
     }
 }

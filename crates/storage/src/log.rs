@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
+use stdx::seeded::{Seeded, is_sown};
 
 use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::{Failure, LogError, OpenError, ReadError};
@@ -239,7 +240,8 @@ impl Log {
                 (None, self.end())
             } else {
                 let end = self.end();
-                (Some(tail.take(self.durable())), end)
+                let known = if is_sown(Seeded::PositionBeforeData) { end } else { self.durable() };
+                (Some(tail.take(known)), end)
             }
         };
         if let Some(chunks) = chunks {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use stdx::seeded::{Seeded, is_sown};
+
 use crate::error::Damage;
 use crate::frame::{self, Checked, Header};
 use crate::position::{Kind, Position, Record, SegmentId};
@@ -101,6 +103,9 @@ impl<'v> Scanner<'v> {
                     }
                     self.on_good(&header, Position::new(image.id, end as u32), payload);
                     at = end;
+                }
+                bad if is_sown(Seeded::TruncateAtDamage) => {
+                    return Ok(self.on_end(image, at, None, bad));
                 }
                 bad => match resume(image, at, bad) {
                     Some(next) if image.sealed || proves(image, at, next) => {

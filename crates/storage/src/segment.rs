@@ -1,6 +1,8 @@
 //! Segment files: their names, their header, and the list of segments that footers and manifests
 //! carry.
 
+use stdx::seeded::{Seeded, is_sown};
+
 use crate::frame;
 use crate::position::{Kind, Position, SegmentId};
 
@@ -177,7 +179,8 @@ impl List {
             return Err(header.version);
         }
         let Some(body) = bytes.get(frame::HEADER..header.size() as usize) else { return Ok(None) };
-        if header.kind != Kind::MANIFEST || !header.fits(body) {
+        let fits = header.fits(body) || is_sown(Seeded::ManifestUnchecked);
+        if header.kind != Kind::MANIFEST || !fits {
             return Ok(None);
         }
         Ok(Self::decode(body))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use stdx::seeded::{Seeded, is_sown};
 
 use crate::disk::{Disk, DiskFile, is_full};
 use crate::options::{LogOptions, Space};
@@ -32,7 +33,12 @@ fn reserving<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) 
 }
 
 fn failed<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Trouble + 'a {
-    move |error| Trouble::Failed { action, file: file.to_owned(), error }
+    move |error| {
+        if is_sown(Seeded::FullDiskFromSync) && is_full(&error) {
+            return Trouble::Full;
+        }
+        Trouble::Failed { action, file: file.to_owned(), error }
+    }
 }
 
 struct Filling {
@@ -216,11 +222,13 @@ impl Spares {
             kept: false,
         };
         file.write_at(&encode_header(&segment), 0).map_err(reserving("write", name))?;
-        if self.sync {
+        if self.sync && !is_sown(Seeded::RenameBeforeSync) {
             file.sync_data().map_err(failed("sync", name))?;
         }
         self.disk.rename(name, &segment_name(segment.id)).map_err(reserving("rename", name))?;
-        self.sync_names()?;
+        if !is_sown(Seeded::FolderNotSynced) {
+            self.sync_names()?;
+        }
         work.next += 1;
         self.queue.lock().push_back(segment);
         Ok(())

@@ -281,3 +281,28 @@ fn what_a_fuzzer_found_worth_keeping_is_taken() {
     });
     assert_eq!(paths, [] as [std::path::PathBuf; 0]);
 }
+
+/// Folders that are spoiled at random; `SPOIL_COUNT` sets another number, `SPOIL_SEED` others.
+#[test]
+fn what_is_spoiled_at_random_opens_and_keeps_the_rest() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let mut state = number("SPOIL_SEED").unwrap_or(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    for round in 0..number("SPOIL_COUNT").unwrap_or(1_500) {
+        let mut octets = Vec::new();
+        let mut next = || {
+            // Xorshift: the low octets are as good as any here.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as u8
+        };
+        // Two thirds damage, one third forgery; one to four deeds of at most twelve octets.
+        let first = if next() % 3 == 0 { 1 } else { 0 };
+        octets.extend([first, next()]);
+        for _ in 0..usize::from(next() % 4 + 1) * 12 {
+            octets.push(next());
+        }
+        let outcome = std::panic::catch_unwind(|| spoiled(&octets));
+        assert!(outcome.is_ok(), "round {round}: {octets:?}");
+    }
+}

@@ -227,11 +227,15 @@ fn deleted_files_are_seen() {
         let changed = disk.copy();
         changed.remove_content(name);
         assert!(check(&changed, &before, |_, _| false).manifest_rebuilt);
-        let changed = disk.copy();
-        let mut content = changed.content(name).unwrap();
-        content[20] ^= 1;
-        changed.set_content(name, content);
-        assert!(check(&changed, &before, |_, _| false).manifest_rebuilt);
+        // In its header, its sequence, the active segment, and the first and last listed one.
+        for at in [20, 33, 40, 60, 24 + 32 + 16 * (last.0 as usize - 1) - 6] {
+            let changed = disk.copy();
+            let mut content = changed.content(name).unwrap();
+            content[at] ^= 1;
+            changed.set_content(name, content);
+            let report = check(&changed, &before, |_, _| false);
+            assert!(report.manifest_rebuilt && report.missing.is_empty(), "{at}: {report:?}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask tidy`, `check` and `numbers`.
+//! Tasks of the workspace: `cargo xtask tidy`, `check`, `numbers`, `faults`, `torture`.
 //!
 //! Tidy holds the rules of `docs/style.md` that a program can check, so that no review has to say
 //! them again. It is also a unit test, therefore `cargo test --workspace` includes it.
@@ -20,6 +20,8 @@ mod stored_files;
 mod requests;
 mod tidy;
 mod numbers;
+mod faults;
+mod torture;
 
 use std::{
     path::{Path, PathBuf},
@@ -31,7 +33,9 @@ usage: cargo xtask COMMAND
 
   tidy      checks the rules of docs/style.md that a program can check
   check     cargo fmt --check, cargo clippy with warnings as errors, tidy; writes nothing
-  numbers   lines per crate, the longest files and functions, packages";
+  numbers   lines per crate, the longest files and functions, packages
+  faults    sows each seeded fault and demands that the case named for it fails
+  torture   [--minutes N] [--seed S]: everything random, printed so that it can run again";
 
 fn main() -> ExitCode {
     let root = root();
@@ -50,6 +54,14 @@ fn main() -> ExitCode {
             print!("{}", numbers::table(&root));
             true
         }
+        ["faults"] => faults::run(&root),
+        ["torture", rest @ ..] => match torture::Plan::parse(rest) {
+            Some(plan) => torture::torture(&root, &plan),
+            None => {
+                eprintln!("{}", torture::USAGE);
+                return ExitCode::from(2);
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

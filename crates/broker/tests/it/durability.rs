@@ -96,3 +96,31 @@ fn what_was_told_is_there_after_any_crash_and_in_order() {
         assert!(found == expected || found == expected[1..], "seed {seed}: {found:?}");
     }
 }
+
+#[test]
+fn messages_of_a_queue_whose_declaration_is_damaged_are_kept_and_reported() {
+    let host = Host::new();
+    let mut client = host.connect();
+    client.ask(&host, declare("the-lost-one"));
+    for number in 1..=3 {
+        client.ask(&host, publish("", "the-lost-one", "x", number));
+    }
+    let disk = host.disk.copy();
+    drop((client, host));
+    // Both copies of the declaration stand before the messages that name the queue in their keys.
+    let name = disk.names().into_iter().find(|it| it.ends_with(".seg")).expect("a segment");
+    let mut content = disk.content(&name).expect("it is there");
+    let mut spoiled = 0;
+    for at in 0..content.len() {
+        if spoiled < 2 && content[at..].starts_with(b"the-lost-one") {
+            content[at] ^= 1;
+            spoiled += 1;
+        }
+    }
+    assert_eq!(spoiled, 2);
+    disk.set_content(&name, content);
+    let host = Host::open(disk.copy());
+    assert_eq!((host.restoration.queues, host.restoration.orphans), (0, 3));
+    let again = Host::open(host.disk.crash(1));
+    assert_eq!((again.restoration.queues, again.restoration.orphans), (0, 3));
+}

@@ -1,7 +1,8 @@
 //! A broker on a disk in memory, driven by the test.
 
 use broker::{
-    Administration, Broker, BrokerOptions, Connect, Hooks, PasswordHash, Restorer, SessionHandle,
+    Administration, Broker, BrokerOptions, Connect, Hooks, PasswordHash, Restoration, Restorer,
+    SessionHandle,
 };
 use model::{
     ChannelId, ConsumerNumber, LogPosition, Message, Name, Notice, Publish, Request, Subscribe,
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) broker: Broker,
     pub(crate) log: Arc<Log>,
     pub(crate) disk: MemoryDisk,
+    pub(crate) restoration: Restoration,
 }
 
 impl Host {
@@ -59,7 +61,7 @@ impl Host {
             storage::open_spill(disk, options.clone()).map_err(|it| it.to_string())
         };
         let log_too = Arc::clone(&log);
-        let (broker, _) =
+        let (broker, restoration) =
             Broker::new(broker_options, log_too, Box::new(spill), restorer, Box::new(Quiet), NOW);
         if broker.is_new() {
             let (user, vhost) = (Name::new("app"), Name::new("/"));
@@ -67,7 +69,7 @@ impl Host {
             let first = Administration::First { user, password, vhost };
             broker.administer(first).expect("administers");
         }
-        let host = Self { broker, log, disk };
+        let host = Self { broker, log, disk, restoration };
         host.sync();
         host
     }
