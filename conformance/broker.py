@@ -50,11 +50,13 @@ class Broker:
         self.command = [it.format(**values) for it in shlex.split(command)]
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
         self.process = None
+        self.before = None  # runs in the child before the broker does
 
     def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+                                            stderr=log, start_new_session=True,
+                                            preexec_fn=self.before)
         limit = time.monotonic() + START_S
         while not speaks(self.port):
             if self.process.poll() is not None:

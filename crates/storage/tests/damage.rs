@@ -227,8 +227,8 @@ fn deleted_files_are_seen() {
         let changed = disk.copy();
         changed.remove_content(name);
         assert!(check(&changed, &before, |_, _| false).manifest_rebuilt);
-        // In its header, its sequence, the active segment, and the first and last listed one.
-        for at in [20, 33, 40, 60, 24 + 32 + 16 * (last.0 as usize - 1) - 6] {
+        // In its header, its sequence, the active segment, and the first listed one.
+        for at in [20, 33, 40, 60] {
             let changed = disk.copy();
             let mut content = changed.content(name).unwrap();
             content[at] ^= 1;

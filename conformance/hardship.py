@@ -1,0 +1,494 @@
+#!/usr/bin/env python3
+"""The real binary under hardship: `conformance/hardship.py [--broker target/release/ferrymq]`.
+
+Orderly stops under load, no file descriptors left, clients that do not read, more messages than
+memory, storms of connections. Cases R2, R12 to R15 of the test plan. Each check prints `ok …` or
+`FAIL …`; everything is on loopback and ends by itself.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import random
+import resource
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+
+from broker import Broken, Broker, ferrymq_command
+
+MIB = 1 << 20
+
+
+# ---------------------------------------------------------------- a client of which we know each octet
+
+def short(text):
+    octets = text.encode()
+    return bytes([len(octets)]) + octets
+
+
+def frame(kind, channel, payload):
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+def method(channel, class_id, method_id, arguments=b""):
+    return frame(1, channel, struct.pack(">HH", class_id, method_id) + arguments)
+
+
+def publish(exchange, key, body, persistent=True):
+    head = struct.pack(">H", 0) + short(exchange) + short(key) + b"\0"
+    properties = struct.pack(">HHQH", 60, 0, len(body), 0x1000) + (b"\2" if persistent else b"\1")
+    parts = [method(1, 60, 40, head), frame(2, 1, properties)]
+    parts += [frame(3, 1, body[at:at + 131000]) for at in range(0, len(body), 131000)]
+    return b"".join(parts)
+
+
+class Client:
+    """One connection, one channel, blocking."""
+
+    def __init__(self, port, source=None, receive_buffer=None, timeout=30):
+        self.socket = socket.socket()
+        self.socket.settimeout(timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect(("127.0.0.1", port))
+        self.buffer = b""
+        self.published = 0
+
+    def login(self):
+        self.socket.sendall(b"AMQP\0\0\x09\x01")
+        self.wait(10, 10)
+        response = b"\0guest\0guest"
+        start_ok = struct.pack(">I", 0) + short("PLAIN") + struct.pack(">I", len(response))
+        self.socket.sendall(method(0, 10, 11, start_ok + response + short("en_US")))
+        self.wait(10, 30)
+        tune_ok = method(0, 10, 31, struct.pack(">HIH", 2047, 131072, 0))
+        self.socket.sendall(tune_ok + method(0, 10, 40, short("/") + b"\0\0"))
+        self.wait(10, 41)
+        self.ask(20, 10, b"\0", 11)
+        return self
+
+    def receive(self):
+        octets = self.socket.recv(1 << 16)
+        if not octets:
+            raise ConnectionError("closed by the server")
+        self.buffer += octets
+
+    def next(self):
+        """Kind of frame and payload."""
+        while True:
+            if len(self.buffer) >= 7:
+                kind, _, length = struct.unpack(">BHI", self.buffer[:7])
+                if len(self.buffer) >= length + 8:
+                    payload = self.buffer[7:7 + length]
+                    self.buffer = self.buffer[length + 8:]
+                    return kind, payload
+            self.receive()
+
+    def wait(self, class_id, *method_ids):
+        """Skips to one of these methods; another close is an error."""
+        while True:
+            kind, payload = self.next()
+            if kind != 1:
+                continue
+            found = struct.unpack(">HH", payload[:4])
+            if found[0] == class_id and found[1] in method_ids:
+                return found[1], payload[4:]
+            if found in ((10, 50), (20, 40)):
+                raise ConnectionError(f"closed: {payload[6:80]!r}")
+
+    def ask(self, class_id, method_id, arguments, *answers):
+        self.socket.sendall(method(1, class_id, method_id, arguments))
+        return self.wait(class_id, *answers)
+
+    def declare(self, queue, passive=False):
+        bits = bytes([3 if passive else 2])
+        _, answer = self.ask(50, 10, b"\0\0" + short(queue) + bits + struct.pack(">I", 0), 11)
+        return struct.unpack(">I", answer[1 + answer[0]:5 + answer[0]])[0]
+
+    def bind(self, queue, exchange):
+        arguments = b"\0\0" + short(queue) + short(exchange) + short("") + b"\0"
+        self.ask(50, 20, arguments + struct.pack(">I", 0), 21)
+
+    def confirms(self):
+        self.ask(85, 10, b"\0", 11)
+
+    def consume(self, queue, automatic=False):
+        arguments = b"\0\0" + short(queue) + short("") + bytes([2 if automatic else 0])
+        self.ask(60, 20, arguments + struct.pack(">I", 0), 21)
+
+    def confirmed(self, outstanding):
+        """Waits for a confirm, and takes what it covers out of the set of tags; returns that."""
+        _, payload = self.wait(60, 80)
+        tag, multiple = struct.unpack(">QB", payload[:9])
+        covered = {it for it in outstanding if it <= tag} if multiple else {tag}
+        outstanding -= covered
+        return covered
+
+    def publish_all(self, count, octets_of, batch=200):
+        """Publishes and waits for all confirms, in batches."""
+        done = 0
+        while done < count:
+            number = min(batch, count - done)
+            self.socket.sendall(b"".join(octets_of(done + it) for it in range(number)))
+            outstanding = set(range(self.published + 1, self.published + number + 1))
+            self.published += number
+            done += number
+            while outstanding:
+                self.confirmed(outstanding)
+
+    def get(self, queue):
+        """Delivery tag, redelivered and body; None when the queue is empty."""
+        number, payload = self.ask(60, 70, b"\0\0" + short(queue) + b"\0", 71, 72)
+        if number == 72:
+            return None
+        tag, redelivered = struct.unpack(">QB", payload[:9])
+        length = struct.unpack(">Q", self.next()[1][4:12])[0]
+        body = b""
+        while len(body) < length:
+            body += self.next()[1]
+        return tag, bool(redelivered), body
+
+    def ack(self, tag):
+        self.socket.sendall(method(1, 60, 80, struct.pack(">QB", tag, 0)))
+
+    def close(self):
+        self.socket.close()
+
+
+# ------------------------------------------------------------------------------- what is checked
+
+class Score:
+    passed = failed = 0
+
+    def check(self, holds, text):
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+        print(f"{'ok' if holds else 'FAIL'} {text}", flush=True)
+
+
+def of_process(pid, key):
+    """A figure of /proc/PID/status, in octets."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise Broken(f"no {key}")
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def until(seconds, condition):
+    """Whether the condition comes true within the seconds."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+class Life:
+    """Publishers and a taker for one life of the broker; what they know of it."""
+
+    def __init__(self, port, number):
+        self.port, self.number = port, number
+        self.stop = threading.Event()
+        self.confirmed, self.taken, self.acked, self.asking = set(), set(), set(), 0
+        self.threads = [threading.Thread(target=self.publish, args=(it,)) for it in range(3)]
+        self.threads.append(threading.Thread(target=self.take))
+
+    def publish(self, which):
+        with contextlib.suppress(OSError):
+            client = Client(self.port).login()
+            client.confirms()
+            sent = 0
+            while True:
+                names = [f"{self.number}.{which}.{sent + it}" for it in range(1, 21)]
+                octets = (publish("", "stops", it.encode().ljust(100)) for it in names)
+                client.socket.sendall(b"".join(octets))
+                outstanding = set(range(sent + 1, sent + 21))
+                sent += 20
+                while outstanding:
+                    tags = client.confirmed(outstanding)
+                    self.confirmed.update(f"{self.number}.{which}.{it}" for it in tags)
+
+    def take(self):
+        with contextlib.suppress(OSError):
+            client = Client(self.port).login()
+            while True:
+                self.asking = 1
+                got = client.get("stops")
+                self.asking = 0
+                if got is None:
+                    continue
+                name = got[2].decode().strip()
+                self.taken.add(name)
+                if random.random() < 0.5:
+                    self.acked.add(name)
+                    client.ack(got[0])
+
+
+def stops(broker, score):
+    """R2: SIGTERM under load, sometimes twice."""
+    broker.start()
+    Client(broker.port).login().declare("stops")
+    lost = wrong = late = statuses = confirmed = 0
+    for number in range(10):
+        life = Life(broker.port, number)
+        for it in life.threads:
+            it.start()
+        time.sleep(random.uniform(0.2, 0.8))
+        began = time.monotonic()
+        broker.process.send_signal(signal.SIGTERM)
+        if number % 2:
+            time.sleep(0.05)
+            with contextlib.suppress(ProcessLookupError):
+                broker.process.send_signal(signal.SIGTERM)
+        statuses += broker.process.wait(30) != 0
+        late += time.monotonic() - began > 10
+        for it in life.threads:
+            it.join(30)
+        broker.start()
+        drain = Client(broker.port).login()
+        found = {}
+        while (got := drain.get("stops")) is not None:
+            found[got[2].decode().strip()] = got[1]
+            drain.ack(got[0])
+        drain.declare("stops", passive=True)
+        drain.close()
+        confirmed += len(life.confirmed)
+        lost += len(life.confirmed - set(found) - life.acked)
+        wrong += sum(not flag for name, flag in found.items() if name in life.taken)
+        # What was on its way to the taker when its connection ended is rightly marked.
+        unknown = sum(flag for name, flag in found.items() if name not in life.taken)
+        wrong += max(0, unknown - life.asking)
+    score.check(confirmed > 0 and lost == 0, f"stops: 10 orderly stops, {confirmed} confirmed, "
+                                             f"{lost} lost")
+    score.check(wrong == 0, f"stops: {wrong} wrong flags")
+    score.check(statuses == 0 and late == 0, f"stops: {statuses} other statuses than 0, {late} late")
+
+
+def descriptors(broker, score):
+    """R14: 256 descriptors, all wanted by sockets while the log makes segments."""
+    broker.before = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    broker.command += ["--storage-segment-bytes", "1MiB"]
+    broker.start()
+    client = Client(broker.port).login()
+    client.declare("few")
+    client.confirms()
+    crowd = []
+    for _ in range(400):
+        with contextlib.suppress(OSError):
+            it = Client(broker.port, timeout=2)
+            crowd.append(it)
+            it.socket.sendall(b"AMQP\0\0\x09\x01")
+    body = bytes(16 << 10)
+    client.publish_all(1000, lambda _: publish("", "few", body), batch=50)
+    score.check(client.declare("few", passive=True) == 1000,
+                f"descriptors: 16 MB confirmed beside {len(crowd)} sockets and 256 descriptors")
+    before = cpu_seconds(broker.process.pid)
+    time.sleep(3)
+    share = (cpu_seconds(broker.process.pid) - before) / 3
+    score.check(share <= 0.05, f"descriptors: waiting costs {share:.1%} of a processor")
+    for it in crowd:
+        it.close()
+
+    def served():
+        with contextlib.suppress(OSError):
+            Client(broker.port, timeout=1).login().close()
+            return True
+        return False
+    score.check(until(12, served), "descriptors: new connections are served when there is room")
+    log = broker.log.read_text(errors="replace").lower()
+    score.check("fmq-0101" not in log and "cannot sync" not in log and "cannot create" not in log,
+                "descriptors: the log did not notice")
+    client.close()
+    broker.stop()
+
+
+def slow_readers(broker, score):
+    """R12: clients that do not read, at prefetch 0."""
+    broker.command += ["--limits-write-timeout", "3s"]
+    broker.start()
+    control = Client(broker.port).login()
+    control.confirms()
+    slow = []
+    for number in range(20):
+        name = f"slow-{number}"
+        control.declare(name)
+        control.bind(name, "amq.fanout")
+        it = Client(broker.port, receive_buffer=4096).login()
+        it.consume(name)
+        slow.append(it)
+    control.declare("quick")
+    body = bytes(16 << 10)
+    started = of_process(broker.process.pid, "VmRSS")
+
+    def pace():
+        """The best of five: what others on the machine do in between is not ours."""
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            control.publish_all(1500, lambda _: publish("", "quick", b"x" * 100), batch=100)
+            took.append(time.monotonic() - began)
+        return 1500 / min(took)
+    alone = pace()
+    control.publish_all(2000, lambda _: publish("amq.fanout", "", body), batch=50)
+    beside = pace()
+    most = max(of_process(broker.process.pid, it) for it in ("VmHWM", "VmRSS"))
+    grown = most - started
+    score.check(grown <= 64 * MIB, f"slow readers: 20 hold 31 MiB each, memory grew by "
+                                   f"{grown >> 20} MiB")
+    score.check(beside >= 0.8 * alone, f"slow readers: others at {beside / alone:.0%} of the pace")
+
+    def all_back():
+        return all(control.declare(f"slow-{it}", passive=True) == 2000 for it in range(20))
+    score.check(until(20, all_back), "slow readers: closed in time, all they held is back")
+    for it in [*slow, control]:
+        it.close()
+    broker.stop()
+
+
+def memory(broker, score):
+    """R13, a tenth: many small messages, large ones, many unacknowledged, many queues."""
+    broker.start()
+    pid = broker.process.pid
+    client = Client(broker.port, timeout=120).login()
+    client.confirms()
+    client.declare("small")
+    small = publish("", "small", b"y" * 100)
+    client.publish_all(1_000_000, lambda _: small, batch=5000)
+    score.check(client.declare("small", passive=True) == 1_000_000 and
+                of_process(pid, "VmHWM") <= 256 * MIB,
+                f"memory: 1,000,000 small messages, {of_process(pid, 'VmHWM') >> 20} MiB at most")
+    client.declare("large")
+    large = publish("", "large", bytes(16 * MIB))
+    client.publish_all(30, lambda _: large, batch=2)
+    score.check(client.declare("large", passive=True) == 30 and
+                of_process(pid, "VmHWM") <= 256 * MIB,
+                f"memory: 30 of 16 MiB, {of_process(pid, 'VmHWM') >> 20} MiB at most")
+    holder = Client(broker.port, timeout=60).login()
+    holder.consume("small")
+    held = 0
+    while held < 10_000:
+        kind, payload = holder.next()
+        held += kind == 1 and payload[:4] == struct.pack(">HH", 60, 60)
+    score.check(of_process(pid, "VmHWM") <= 256 * MIB,
+                f"memory: 10,000 unacknowledged, {of_process(pid, 'VmHWM') >> 20} MiB at most")
+    holder.close()
+    for at in range(0, 10_000, 500):
+        asked = (b"\0\0" + short(f"q{at + it}") + b"\2" + struct.pack(">I", 0) for it in range(500))
+        client.socket.sendall(b"".join(method(1, 50, 10, it) for it in asked))
+        for _ in range(500):
+            client.wait(50, 11)
+    score.check(of_process(pid, "VmHWM") <= 256 * MIB,
+                f"memory: 10,000 queues, {of_process(pid, 'VmHWM') >> 20} MiB at most")
+    client.close()
+    broker.stop()
+
+
+def storm(broker, score):
+    """R15: 2,000 connections at once, half of which never finish the handshake."""
+    broker.command += ["--handshake-timeout", "5s"]
+    broker.start()
+    pid = broker.process.pid
+    steady = Client(broker.port).login()
+    steady.confirms()
+    steady.declare("steady")
+    before = of_process(pid, "VmRSS")
+    served, refused, half = [], [], []
+    lock = threading.Lock()
+
+    def come(which):
+        for number in range(125):
+            source = f"127.0.1.{1 + (which * 125 + number) % 200}"
+            try:
+                it = Client(broker.port, source=source)
+                if number % 2:
+                    it.socket.sendall(b"AMQP\0\0\x09\x01")
+                    with lock:
+                        half.append(it)
+                else:
+                    it.login()
+                    with lock:
+                        served.append(it)
+            except OSError as error:
+                with lock:
+                    refused.append(str(error))
+    threads = [threading.Thread(target=come, args=(it,)) for it in range(16)]
+    for it in threads:
+        it.start()
+    for it in threads:
+        it.join()
+    grown = (of_process(pid, "VmRSS") - before) / (len(served) + len(half))
+    score.check(len(served) == 1008 and not refused,
+                f"storm: {len(served)} of 1,008 served, {len(refused)} refused, {len(half)} half open")
+    score.check(grown <= 40 << 10, f"storm: {grown / 1024:.1f} KiB a connection")
+    took = []
+    for _ in range(300):
+        began = time.monotonic()
+        steady.publish_all(1, lambda _: publish("", "steady", b"z" * 100))
+        took.append(time.monotonic() - began)
+    slow = sorted(took)[296]
+    score.check(slow < 0.1, f"storm: publish p99 beside them {slow * 1000:.1f} ms")
+
+    def open_sockets():
+        return len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
+    left = len(served) + 60
+    score.check(until(10, lambda: open_sockets() <= left), f"storm: half-open ones are gone, "
+                                                           f"{open_sockets()} descriptors left")
+    served[0].declare("alive")
+    for it in [*served, *half, steady]:
+        it.close()
+    score.check(until(10, lambda: open_sockets() < 100), "storm: nothing is left of it")
+    broker.stop()
+
+
+CASES = {"stops": stops, "descriptors": descriptors, "slow-readers": slow_readers,
+         "memory": memory, "storm": storm}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--broker", default="target/release/ferrymq", help="path of the binary")
+    parser.add_argument("--only", action="append", default=[], choices=[*CASES])
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    random.seed(options.seed)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    score = Score()
+    for name in options.only or CASES:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="ferrymq-hardship-") as folder:
+            broker = Broker(ferrymq_command(options.broker), pathlib.Path(folder))
+            failed = score.failed
+            try:
+                CASES[name](broker, score)
+            except (OSError, Broken, struct.error) as error:
+                score.check(False, f"{name}: {type(error).__name__}: {error}")
+            finally:
+                with contextlib.suppress(Broken):
+                    broker.stop()
+            if score.failed > failed and broker.log.exists():
+                print("\n".join(broker.log.read_text(errors="replace").splitlines()[-20:]))
+        print(f"-- {name}: {time.monotonic() - began:.1f} s", flush=True)
+    print(f"{score.passed} passed, {score.failed} failed")
+    return 0 if score.failed == 0 and score.passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
