@@ -40,11 +40,11 @@ pub fn publish(shape: &Shape) -> Vec<u8> {
     [method(1, &publish), frame(2, 1, &header), frame(3, 1, &body)].concat()
 }
 
-/// Appends the ack of one delivery, without an allocation.
-pub fn write_ack(delivery_tag: u64, octets: &mut Vec<u8>) {
+/// Appends the ack of one delivery, or of all up to it.
+pub fn ack(delivery_tag: u64, multiple: bool, octets: &mut Vec<u8>) {
     octets.extend_from_slice(&[1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80]);
     octets.extend_from_slice(&delivery_tag.to_be_bytes());
-    octets.extend_from_slice(&[0, FRAME_END]);
+    octets.extend_from_slice(&[u8::from(multiple), FRAME_END]);
 }
 
 #[cfg(test)]
@@ -53,8 +53,10 @@ mod tests {
 
     #[test]
     fn ack_is_the_codec_s_own() {
-        let mut octets = Vec::new();
-        write_ack(7, &mut octets);
-        assert_eq!(octets, method(1, &Method::BasicAck { delivery_tag: 7, multiple: false }));
+        for multiple in [false, true] {
+            let mut octets = Vec::new();
+            ack(7, multiple, &mut octets);
+            assert_eq!(octets, method(1, &Method::BasicAck { delivery_tag: 7, multiple }));
+        }
     }
 }

@@ -1,17 +1,31 @@
 //! A broker on a spare folder, and what the threads of a node do for it, as calls.
 
+use crate::wire::{NOW, VHOST};
 use broker::{Administration, Broker, BrokerOptions, Hooks, OpenSpill, PasswordHash, Restorer};
-use model::{LogPosition, Timestamp, limits};
+use model::{LogPosition, limits};
 use std::sync::Arc;
-use storage::{Log, LogOptions, RealDisk};
+use storage::{Log, LogOptions, RealDisk, Space};
 use tempfile::TempDir;
 
 pub(crate) const USER: &str = "app";
-pub(crate) const VHOST: &str = "/";
 /// Two, as on the smallest machine with more than one core.
 const SHARDS: usize = 2;
-/// Time stands still, so nothing expires and no timer is due.
-pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
+/// Small, so that a run meets the change from one to the next.
+const SEGMENT_BYTES: u32 = 8 << 20;
+/// Batches between two looks at the log's segments.
+const BATCHES_PER_HOUSEKEEPING: u64 = 16;
+
+pub(crate) fn log_options() -> LogOptions {
+    LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() }
+}
+
+/// Spare segments, as many as the log wants.
+pub(crate) fn prepare(log: &Log) {
+    while log.wants_prepare() {
+        let space = log.prepare().expect("the disk works");
+        assert_eq!(space, Space::Plenty, "the folder for temporary files is full");
+    }
+}
 
 struct Quiet;
 
@@ -35,7 +49,8 @@ impl Hooks for Quiet {
 pub struct Host {
     pub broker: Broker,
     pub log: Arc<Log>,
-    folder: TempDir,
+    /// Goes when this does.
+    _folder: TempDir,
 }
 
 impl Host {
@@ -43,7 +58,7 @@ impl Host {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("the system has a place for temporary folders");
         let disk = RealDisk::open(folder.path().join("data")).expect("the folder is new");
-        let options = LogOptions::default();
+        let options = log_options();
         let mut restorer = Restorer::new();
         let (log, recovery) = Log::open(Arc::new(disk), options.clone(), &mut |it| {
             let (position, end) = (LogPosition(it.position.0), LogPosition(it.end.0));
@@ -79,7 +94,7 @@ impl Host {
             vhost: VHOST.into(),
         };
         broker.administer(first).expect("the folder is empty");
-        let host = Self { broker, log, folder };
+        let host = Self { broker, log, _folder: folder };
         host.keep_house();
         host.sync();
         host
@@ -96,14 +111,14 @@ impl Host {
     /// What the thread beside it does: dead segments go, spare ones come.
     pub fn keep_house(&self) {
         while self.broker.reclaim(NOW).expect("the log has not failed") {}
-        while self.log.wants_prepare() {
-            self.log.prepare().expect("the disk works");
-        }
+        prepare(&self.log);
     }
 
-    /// Where it keeps its files.
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
+    /// The same, after so many batches that there may be something to do.
+    pub fn keep_house_sometimes(&self, batches: u64) {
+        if batches.is_multiple_of(BATCHES_PER_HOUSEKEEPING) {
+            self.keep_house();
+        }
     }
 }
 

@@ -3,6 +3,13 @@
 //! of the program. `cargo xtask counts` measures, `benches/budget.toml` says what is allowed.
 
 pub mod client;
+pub mod wire;
+pub mod sessions;
+pub mod routes;
+pub mod queues;
 pub mod host;
+pub mod records;
+pub mod batches;
 pub mod peer;
 pub mod whole;
+pub mod cases;

@@ -1,37 +1,24 @@
 //! One connection without a socket: octets in, octets out, the way `server` moves them.
 
 use crate::{
-    client,
-    host::{Host, NOW, USER, VHOST},
+    host::{Host, USER},
+    wire::{NOW, VHOST, Wire},
 };
-use amqp091::{
-    Session, config::SessionConfig, frame::PROTOCOL_HEADER, method::Method, output::Output,
-    secret::Secret,
-};
+use amqp091::method::Method;
 use broker::{Connect, SessionHandle};
-use bytes::BytesMut;
-use model::{Name, Notice, Request, Table};
+use model::Notice;
 use std::{
     collections::VecDeque,
-    hint::black_box,
-    io::IoSlice,
-    sync::Arc,
     task::{Context, Waker},
 };
 
-/// Octets of one read, when there is much to read.
-pub const READ_BYTES: usize = 128 * 1024;
 /// Notices that are encoded before what they come to is written.
 const NOTICES_PIECE: usize = 256;
-const SLICES: usize = 64;
 
-/// A session with what stands around it, and what the client has seen of it.
+/// A session on a broker, and what its client has seen.
 pub struct Peer {
-    session: Session,
+    wire: Wire,
     handle: SessionHandle,
-    input: BytesMut,
-    output: Output,
-    requests: Vec<Request>,
     notices: VecDeque<Notice>,
     /// Messages that were delivered.
     pub delivered: u64,
@@ -47,60 +34,30 @@ impl Peer {
         let connect = Connect { user: USER.into(), vhost: VHOST.into(), peer: "counts".into() };
         let handle = host.broker.connect(connect).expect("the user may come in");
         let mut peer = Self {
-            session: Session::new(Arc::new(SessionConfig::default()), 1),
+            wire: Wire::open(),
             handle,
-            input: BytesMut::new(),
-            output: Output::new(),
-            requests: Vec::new(),
             notices: VecDeque::new(),
             delivered: 0,
             confirmed: 0,
             written: 0,
         };
-        peer.receive(&PROTOCOL_HEADER);
-        peer.say(
-            0,
-            &Method::ConnectionStartOk {
-                client_properties: Table::default(),
-                mechanism: Name::new("PLAIN"),
-                response: Secret::new(b"\0app\0p"),
-                locale: Name::default(),
-            },
-        );
-        peer.session.logged_in(true, NOW, &mut peer.output);
-        let (channel_max, frame_max, heartbeat_s) = (2_047, 131_072, 0);
-        peer.say(0, &Method::ConnectionTuneOk { channel_max, frame_max, heartbeat_s });
-        peer.say(0, &Method::ConnectionOpen { virtual_host: Name::new(VHOST) });
-        peer.session.opened(Ok(()), &mut peer.output);
-        peer.say(1, &Method::ChannelOpen {});
-        assert!(peer.session.is_open());
+        peer.hand_over();
         peer
-    }
-
-    /// Sends one method.
-    pub fn say(&mut self, channel: u16, method: &Method) {
-        self.receive(&client::method(channel, method));
     }
 
     /// Sends one method, lets the broker work, and takes the answers.
     pub fn ask(&mut self, host: &Host, method: &Method) {
-        self.say(1, method);
+        self.wire.say(1, method);
+        self.hand_over();
         host.sync();
         self.listen();
-        assert!(self.session.is_open());
+        assert!(self.wire.is_open());
     }
 
     /// One read of the socket and what follows from it.
     pub fn receive(&mut self, octets: &[u8]) {
-        if self.input.capacity() - self.input.len() < READ_BYTES / 2 {
-            self.input.reserve(READ_BYTES);
-        }
-        // Stands for the kernel's copy.
-        self.input.extend_from_slice(octets);
-        let (requests, output) = (&mut self.requests, &mut self.output);
-        self.session.receive(&mut self.input, NOW, requests, output);
-        self.submit();
-        self.write();
+        self.wire.receive(octets);
+        self.hand_over();
     }
 
     /// Takes what the broker says until it says nothing more; true when it said something.
@@ -119,10 +76,8 @@ impl Peer {
             was_told = true;
             let piece = self.notices.len().min(NOTICES_PIECE);
             self.count(piece);
-            let (requests, output) = (&mut self.requests, &mut self.output);
-            self.session.notify(self.notices.drain(..piece), NOW, requests, output);
-            self.submit();
-            self.write();
+            self.wire.notify(self.notices.drain(..piece));
+            self.hand_over();
         }
     }
 
@@ -136,27 +91,19 @@ impl Peer {
         }
     }
 
-    fn submit(&mut self) {
-        if !self.requests.is_empty() {
-            self.handle.submit(&mut self.requests, NOW);
-            self.requests.clear();
+    /// Requests to the broker, octets to the socket, and the credit that comes of that.
+    fn hand_over(&mut self) {
+        self.submit();
+        let written = self.wire.write();
+        if written != 0 {
+            self.written += written;
+            self.submit();
         }
     }
 
-    /// A socket that takes everything.
-    fn write(&mut self) {
-        if self.output.is_empty() {
-            return;
+    fn submit(&mut self) {
+        if !self.wire.requests.is_empty() {
+            self.handle.submit(&mut self.wire.requests, NOW);
         }
-        while !self.output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.output.as_io_slices(&mut slices);
-            let count = black_box(&slices[..filled]).iter().map(|it| it.len()).sum();
-            self.output.advance(count);
-            self.written += count as u64;
-        }
-        self.session.sent(NOW);
-        self.session.flushed(&mut self.requests);
-        self.submit();
     }
 }

@@ -5,13 +5,11 @@
 use crate::{
     client::{self, Shape},
     host::Host,
-    peer::{Peer, READ_BYTES},
+    peer::Peer,
+    wire::READ_BYTES,
 };
 use amqp091::method::Method;
 use model::{Name, Table};
-
-/// Reads between two looks at the log's segments.
-const READS_PER_HOUSEKEEPING: usize = 64;
 
 /// What publishers and consumers do.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +43,7 @@ pub struct Whole {
     octets: Vec<u8>,
     publish_bytes: usize,
     published: u64,
-    reads: usize,
+    reads: u64,
     /// Acks that the client sends, and up to which delivery it has.
     acks: Vec<u8>,
     acked: u64,
@@ -113,9 +111,7 @@ impl Whole {
             }
         }
         self.reads += 1;
-        if self.reads.is_multiple_of(READS_PER_HOUSEKEEPING) {
-            self.host.keep_house();
-        }
+        self.host.keep_house_sometimes(self.reads);
     }
 
     /// The consumer's client acks what has come, one by one.
@@ -126,11 +122,16 @@ impl Whole {
         }
         self.acks.clear();
         for tag in self.acked + 1..=consumer.delivered {
-            client::write_ack(tag, &mut self.acks);
+            client::ack(tag, false, &mut self.acks);
         }
         self.acked = consumer.delivered;
         consumer.receive(&self.acks);
     }
+}
+
+/// Sets up and lets so many messages through.
+pub fn run(load: &Load, messages: u64) {
+    Whole::new(load).run(messages);
 }
 
 fn consumer(host: &Host, number: usize, load: &Load) -> Peer {

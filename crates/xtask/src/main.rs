@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask tidy`, `check`, `numbers`, `faults`, `torture`.
+//! Tasks of the workspace: `cargo xtask tidy`, `check`, `numbers`, `counts`, `faults`, `torture`.
 //!
 //! Tidy holds the rules of `docs/style.md` that a program can check, so that no review has to say
 //! them again. It is also a unit test, therefore `cargo test --workspace` includes it.
@@ -20,6 +20,7 @@ mod stored_files;
 mod requests;
 mod tidy;
 mod numbers;
+mod counts;
 mod faults;
 mod torture;
 
@@ -34,6 +35,7 @@ usage: cargo xtask COMMAND
   tidy      checks the rules of docs/style.md that a program can check
   check     cargo fmt --check, cargo clippy with warnings as errors, tidy; writes nothing
   numbers   lines per crate, the longest files and functions, packages
+  counts    [--update] [CASE...]: instructions per message against benches/budget.toml
   faults    sows each seeded fault and demands that the case named for it fails
   torture   [--minutes N] [--seed S]: everything random, printed so that it can run again";
 
@@ -53,6 +55,16 @@ fn main() -> ExitCode {
         ["numbers"] => {
             print!("{}", numbers::table(&root));
             true
+        }
+        ["counts", rest @ ..] => {
+            let (update, cases) = match rest {
+                ["--update", cases @ ..] => (true, cases),
+                cases => (false, cases),
+            };
+            counts::run(&root, update, cases).unwrap_or_else(|error| {
+                eprintln!("{error}");
+                false
+            })
         }
         ["faults"] => faults::run(&root),
         ["torture", rest @ ..] => match torture::Plan::parse(rest) {
