@@ -10,14 +10,17 @@ use crate::{
 };
 
 const MAP: &str = "ARCHITECTURE.md";
+const PLAN: &str = "docs/test-plan.md";
 const REASONS: &str = "docs/dependencies.md";
 
 pub(crate) fn check(root: &Path, sources: &[Source], report: &mut Report) {
     let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace has one");
     match fs::read_to_string(root.join(MAP)) {
-        Ok(map) => check_map(&map, &World { root, sources, manifest: &manifest }, report),
+        Ok(map) => check_map(MAP, &map, &World { root, sources, manifest: &manifest }, report),
         Err(_) => report.add(MAP, "is missing: every project has a map"),
     }
+    let plan = fs::read_to_string(root.join(PLAN)).unwrap_or_default();
+    check_map(PLAN, &plan, &World { root, sources, manifest: &manifest }, report);
     let reasons = fs::read_to_string(root.join(REASONS)).unwrap_or_default();
     check_reasons(&manifest, &reasons, report);
     for path in markdown_files(root) {
@@ -65,11 +68,11 @@ impl World<'_> {
 }
 
 /// A map that lies is worse than none.
-fn check_map(map: &str, world: &World<'_>, report: &mut Report) {
+fn check_map(path: &str, map: &str, world: &World<'_>, report: &mut Report) {
     for (index, line) in map.lines().enumerate() {
         for name in line.split('`').skip(1).step_by(2) {
             if !exists(name, world) {
-                let place = format!("{MAP}:{}", index + 1);
+                let place = format!("{path}:{}", index + 1);
                 report.add(place, format!("names `{name}`, which does not exist"));
             }
         }
@@ -86,6 +89,9 @@ fn exists(name: &str, world: &World<'_>) -> bool {
     if looks_like_file {
         return world.has_path(name);
     }
+    if is_test_name(name) {
+        return world.has_function(name);
+    }
     let Some((owner, member)) = name.rsplit_once("::") else { return true };
     let first = first_word(owner);
     if world.is_foreign(first) {
@@ -96,6 +102,12 @@ fn exists(name: &str, world: &World<'_>) -> bool {
     let is_type = member.starts_with(|it: char| it.is_uppercase());
     let member_exists = if is_type { world.has_name(member) } else { world.has_function(member) };
     world.has_name(first_word(owner)) && member_exists
+}
+
+/// A test is called by what it says: a sentence of many words.
+fn is_test_name(name: &str) -> bool {
+    let is_snake = name.chars().all(|it| it.is_ascii_lowercase() || it == '_');
+    is_snake && 3 < name.matches('_').count()
 }
 
 /// Every foreign package the workspace names has a line that says why it is there.
@@ -157,12 +169,17 @@ mod tests {
         let manifest = "[workspace.dependencies]\nbytes = \"1\"\n";
         let world = World { root: Path::new("/nowhere"), sources: &sources, manifest };
         let map = "`storage/src/log.rs` `Log::commit`, then `Log::flush`\nsee `gone.rs`, \
-                   `Lost::commit`, `Message`, `bytes::Bytes` and `std::fs::File::open`";
+                   `a_lost_test_of_many_words`, `Lost::commit`, `Message`, `bytes::Bytes` and `std::fs::File::open`";
         let mut report = Report::default();
-        check_map(map, &world, &mut report);
+        check_map(MAP, map, &world, &mut report);
         let lost =
             |line, name| format!("ARCHITECTURE.md:{line}: names `{name}`, which does not exist");
-        let expected = vec![lost(1, "Log::flush"), lost(2, "gone.rs"), lost(2, "Lost::commit")];
+        let expected = vec![
+            lost(1, "Log::flush"),
+            lost(2, "gone.rs"),
+            lost(2, "a_lost_test_of_many_words"),
+            lost(2, "Lost::commit"),
+        ];
         assert_eq!(expected, report.findings);
     }
 

@@ -23,6 +23,8 @@ const PIECE_MAX: Duration = Duration::from_secs(300);
 const FIRST_GUESS: Duration = Duration::from_secs(30);
 /// Of what a failing piece has printed.
 const LINES_SHOWN: usize = 40;
+/// The variable from which the rig takes the broker's command.
+const SERVE: &str = "FAULTLAB_CMD";
 const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) const USAGE: &str = "usage: cargo xtask torture [--minutes N] [--seed S]";
@@ -174,7 +176,7 @@ fn in_process() -> Vec<Piece> {
     let spoil = "SPOIL_SEED={seed} SPOIL_COUNT=10000";
     let model = "MODEL_SEED={seed}";
     vec![
-        test("simulator", 0, format!("{sim} --seconds 20 --mixed --seed {{seed}}000")),
+        test("simulator", 0, format!("{sim} --seconds 20 --mixed --seed {{seed}}000000")),
         // Four tests of so many states.
         test("crash states", 80_000, format!("{crash} {cargo} ferrymq-storage --test crash")),
         test("engine", 10_000, format!("{model} {cargo} ferrymq-engine --test it random")),
@@ -182,12 +184,12 @@ fn in_process() -> Vec<Piece> {
         test(
             "failing disks",
             0,
-            format!("{sim} --seconds 10 --faults --restart-every 12 --seed {{seed}}500"),
+            format!("{sim} --seconds 10 --faults --restart-every 12 --seed {{seed}}500000"),
         ),
     ]
 }
 
-fn on_the_rig(lab: &Path, python: &Path) -> Vec<Piece> {
+fn on_the_rig(lab: &Path, python: &Path, binary: &Path) -> Vec<Piece> {
     let script = |kind, name: &'static str, script: &str, arguments: &str| {
         let path = lab.join(script);
         let command =
@@ -195,6 +197,8 @@ fn on_the_rig(lab: &Path, python: &Path) -> Vec<Piece> {
         Piece::new(name, kind, command)
     };
     let rig = |name, file: &str, arguments: &str| script(Kind::Rig, name, file, arguments);
+    let (program, binary) = (python.display(), binary.display());
+    let hardship = format!("{program} conformance/hardship.py --broker {binary} --seed {{seed}}");
     let swallowed = "--presync --swallow-sync --expect-loss --seconds 2";
     vec![
         script(Kind::Control, "control: syncs swallowed", "powercut.py", swallowed),
@@ -205,6 +209,7 @@ fn on_the_rig(lab: &Path, python: &Path) -> Vec<Piece> {
         rig("failing sync", "eio.py", "--strict --status 74 --fail data"),
         rig("failing journal", "eio.py", "--strict --status 74 --fail journal"),
         rig("full disk", "enospc.py", "--strict"),
+        Piece::new("hardship", Kind::Test, hardship),
     ]
 }
 
@@ -213,6 +218,8 @@ struct Run {
     root: PathBuf,
     end: Instant,
     seed: u64,
+    /// How the rig starts the broker.
+    serve: String,
     totals: Mutex<Totals>,
 }
 
@@ -238,7 +245,7 @@ impl Run {
 
     /// Runs one piece; returns whether the machine can do such a thing at all.
     fn piece(&self, piece: &Piece, command: &str) -> bool {
-        let (status, output) = run(&self.root, command);
+        let (status, output) = run(&self.root, &self.serve, command);
         if piece.kind != Kind::Test && status == Some(2) {
             println!("{}: this machine cannot: {}", piece.name, output.trim());
             return false;
@@ -257,7 +264,7 @@ impl Run {
 }
 
 /// Runs a command to its end, or as long as it may; its status and all it said.
-fn run(root: &Path, command: &str) -> (Option<i32>, String) {
+fn run(root: &Path, serve: &str, command: &str) -> (Option<i32>, String) {
     let words: Vec<&str> = command.split_whitespace().collect();
     let is_variable = |it: &&&str| it.contains('=') && !it.starts_with('-');
     let variables = words.iter().take_while(is_variable).count();
@@ -273,7 +280,7 @@ fn run(root: &Path, command: &str) -> (Option<i32>, String) {
     command.current_dir(root).args(&words[variables + 1..]).stdin(Stdio::null());
     // A group of its own, so that what hangs ends with all that it started.
     command.process_group(0);
-    command.envs(words[..variables].iter().filter_map(|it| it.split_once('=')));
+    command.env(SERVE, serve).envs(words[..variables].iter().filter_map(|it| it.split_once('=')));
     let status = match command.stdout(log).stderr(log_too).spawn() {
         Ok(mut child) => {
             let started = Instant::now();
@@ -331,13 +338,19 @@ pub(crate) fn torture(root: &Path, plan: &Plan) -> bool {
     if !build(root, lab.is_some()) {
         return false;
     }
-    let run = Run { root: root.to_owned(), end, seed: plan.seed, totals: Mutex::default() };
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let binary = target.unwrap_or_else(|| root.join("target")).join("release/ferrymq");
+    let arguments = "serve --data-dir {data} --listen 127.0.0.1:{port}";
+    let serve =
+        std::env::var(SERVE).unwrap_or_else(|_| format!("exec {} {arguments}", binary.display()));
+    println!("export {SERVE}='{serve}'");
+    let run = Run { root: root.to_owned(), end, seed: plan.seed, serve, totals: Mutex::default() };
     let rig = match &lab {
         None => {
             println!("no rig: kills, cuts, failing and full disks are left out");
             Vec::new()
         }
-        Some(lab) => on_the_rig(lab, &python(root)),
+        Some(lab) => on_the_rig(lab, &python(root), &binary),
     };
     thread::scope(|scope| {
         scope.spawn(|| run.lane(rig));
@@ -402,10 +415,10 @@ mod tests {
 
     #[test]
     fn command_runs_with_its_variables_and_tells_its_status() {
-        let (status, output) = run(Path::new("/"), "TORTURE_TEST=seven env");
+        let (status, output) = run(Path::new("/"), "", "TORTURE_TEST=seven env");
         assert_eq!(status, Some(0));
         assert!(output.contains("TORTURE_TEST=seven"));
-        assert_eq!(run(Path::new("/"), "false").0, Some(1));
-        assert_eq!(run(Path::new("/"), "no-such-program-here").0, None);
+        assert_eq!(run(Path::new("/"), "", "false").0, Some(1));
+        assert_eq!(run(Path::new("/"), "", "no-such-program-here").0, None);
     }
 }
