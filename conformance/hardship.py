@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The real binary under hardship: `conformance/hardship.py [--broker target/release/ferrymq]`.
 
-Orderly stops under load, no file descriptors left, clients that do not read, more messages than
-memory, storms of connections. Cases R2, R12 to R15 of the test plan. Each check prints `ok …` or
+Orderly stops under load, pauses, slow disks, no file descriptors left, clients that do not read,
+more messages than memory, storms of connections. Cases R2, R8, R10, R12 to R15 of the test plan. Each check prints `ok …` or
 `FAIL …`; everything is on loopback and ends by itself.
 """
 
@@ -240,24 +240,22 @@ class Life:
                     client.ack(got[0])
 
 
-def stops(broker, score):
-    """R2: SIGTERM under load, sometimes twice."""
-    broker.start()
-    Client(broker.port).login().declare("stops")
-    lost = wrong = late = statuses = confirmed = 0
-    for number in range(10):
-        life = Life(broker.port, number)
-        for it in life.threads:
-            it.start()
-        time.sleep(random.uniform(0.2, 0.8))
+class Judged:
+    """What several lives of a broker have come to."""
+
+    def __init__(self):
+        self.confirmed = self.lost = self.wrong = self.late = self.statuses = 0
+
+    def end(self, broker, life, twice):
+        """Stops the broker under its load, starts it and drains it."""
         began = time.monotonic()
         broker.process.send_signal(signal.SIGTERM)
-        if number % 2:
+        if twice:
             time.sleep(0.05)
             with contextlib.suppress(ProcessLookupError):
                 broker.process.send_signal(signal.SIGTERM)
-        statuses += broker.process.wait(30) != 0
-        late += time.monotonic() - began > 10
+        self.statuses += broker.process.wait(30) != 0
+        self.late += time.monotonic() - began > 10
         for it in life.threads:
             it.join(30)
         broker.start()
@@ -268,16 +266,97 @@ def stops(broker, score):
             drain.ack(got[0])
         drain.declare("stops", passive=True)
         drain.close()
-        confirmed += len(life.confirmed)
-        lost += len(life.confirmed - set(found) - life.acked)
-        wrong += sum(not flag for name, flag in found.items() if name in life.taken)
+        self.confirmed += len(life.confirmed)
+        self.lost += len(life.confirmed - set(found) - life.acked)
+        self.wrong += sum(not flag for name, flag in found.items() if name in life.taken)
         # What was on its way to the taker when its connection ended is rightly marked.
         unknown = sum(flag for name, flag in found.items() if name not in life.taken)
-        wrong += max(0, unknown - life.asking)
-    score.check(confirmed > 0 and lost == 0, f"stops: 10 orderly stops, {confirmed} confirmed, "
-                                             f"{lost} lost")
-    score.check(wrong == 0, f"stops: {wrong} wrong flags")
-    score.check(statuses == 0 and late == 0, f"stops: {statuses} other statuses than 0, {late} late")
+        self.wrong += max(0, unknown - life.asking)
+
+    def tell(self, score, name):
+        score.check(self.confirmed > 0 and self.lost == 0,
+                    f"{name}: {self.confirmed} confirmed, {self.lost} lost")
+        score.check(self.wrong == 0, f"{name}: {self.wrong} wrong flags")
+        score.check(self.statuses == 0 and self.late == 0,
+                    f"{name}: {self.statuses} other statuses than 0, {self.late} late")
+
+
+def stops(broker, score):
+    """R2: SIGTERM under load, sometimes twice."""
+    broker.start()
+    Client(broker.port).login().declare("stops")
+    judged = Judged()
+    for number in range(10):
+        life = Life(broker.port, number)
+        for it in life.threads:
+            it.start()
+        time.sleep(random.uniform(0.1, 0.4))
+        judged.end(broker, life, twice=number % 2 == 1)
+    judged.tell(score, "stops: 10 orderly ones")
+
+
+def pauses(broker, score):
+    """R10: SIGSTOP for one to three seconds under load."""
+    broker.start()
+    Client(broker.port).login().declare("stops")
+    life = Life(broker.port, 0)
+    for it in life.threads:
+        it.start()
+    for _ in range(5):
+        time.sleep(random.uniform(0.2, 0.5))
+        broker.process.send_signal(signal.SIGSTOP)
+        time.sleep(random.uniform(1, 3))
+        broker.process.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    judged = Judged()
+    judged.end(broker, life, twice=False)
+    judged.tell(score, "pauses: 5 of them")
+
+
+def slow_disk(broker, score):
+    """R8: each sync takes 200 ms, then 2 s; what does not wait for the disk goes on."""
+    command = broker.command
+    for delay_ms in (200, 2000):
+        inject = f"inject=fdatasync:delay_exit={delay_ms * 1000}"
+        broker.command = ["strace", "-f", "-q", "--seccomp-bpf", "-o", "/dev/null", "-e",
+                          "trace=fdatasync", "-e", inject, *command]
+        broker.start()
+        kept, passing = Client(broker.port).login(), Client(broker.port).login()
+        for client, name in ((kept, f"kept-{delay_ms}"), (passing, f"passing-{delay_ms}")):
+            client.confirms()
+            client.declare(name)
+        message = publish("", f"passing-{delay_ms}", b"x" * 100, persistent=False)
+
+        def pace():
+            began = time.monotonic()
+            for _ in range(300):
+                passing.publish_all(1, lambda _: message)
+                passing.ack(passing.get(f"passing-{delay_ms}")[0])
+            return 300 / (time.monotonic() - began)
+        alone = pace()
+        stopped = threading.Event()
+        rounds = []
+
+        def keep():
+            octets = publish("", f"kept-{delay_ms}", b"y" * 1000)
+            while not stopped.is_set():
+                began = time.monotonic()
+                kept.publish_all(500, lambda _: octets, batch=500)
+                rounds.append(time.monotonic() - began)
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        beside = max(pace() for _ in range(3))
+        stopped.set()
+        keeper.join(60)
+        score.check(beside >= 0.5 * alone, f"slow disk: syncs of {delay_ms} ms, messages that do "
+                                           f"not wait for it at {beside / alone:.0%} of the pace")
+        count = kept.declare(f"kept-{delay_ms}", passive=True)
+        score.check(rounds and min(rounds) >= delay_ms / 1000 and count == 500 * len(rounds),
+                    f"slow disk: {count} confirmed, none before its sync")
+        for it in (kept, passing):
+            it.close()
+        broker.stop()
+    broker.command = command
 
 
 def descriptors(broker, score):
@@ -456,8 +535,8 @@ def storm(broker, score):
     broker.stop()
 
 
-CASES = {"stops": stops, "descriptors": descriptors, "slow-readers": slow_readers,
-         "memory": memory, "storm": storm}
+CASES = {"stops": stops, "pauses": pauses, "slow-disk": slow_disk, "descriptors": descriptors,
+         "slow-readers": slow_readers, "memory": memory, "storm": storm}
 
 
 def main():

@@ -175,12 +175,18 @@ fn in_process() -> Vec<Piece> {
     let crash = "CRASH_SEED={seed} CRASH_STATES=20000";
     let spoil = "SPOIL_SEED={seed} SPOIL_COUNT=10000";
     let model = "MODEL_SEED={seed}";
+    let walks = "PROPTEST_RNG_SEED={seed} PROPTEST_CASES=30000";
     vec![
         test("simulator", 0, format!("{sim} --seconds 20 --mixed --seed {{seed}}000000")),
         // Four tests of so many states.
         test("crash states", 80_000, format!("{crash} {cargo} ferrymq-storage --test crash")),
         test("engine", 10_000, format!("{model} {cargo} ferrymq-engine --test it random")),
         test("spoiled folders", 10_000, format!("{spoil} {cargo} ferrymq-storage --test corpus")),
+        test(
+            "sessions",
+            15_000,
+            format!("{walks} {cargo} ferrymq-amqp091 --test session anything"),
+        ),
         test(
             "failing disks",
             0,
@@ -314,19 +320,20 @@ fn lab(root: &Path) -> Option<PathBuf> {
     lab.join("powercut.py").exists().then_some(lab)
 }
 
-/// Builds what the lanes need, so that no piece pays for it.
+/// Builds what the lanes need, so that no piece pays for it: one package at a time, as they run.
 fn build(root: &Path, has_rig: bool) -> bool {
-    let mut commands = vec![
-        "cargo test -q --profile torture --locked --no-run -p ferrymq-storage -p ferrymq-engine",
-        "cargo build -q --profile torture --locked -p ferrymq-sim --example torture",
-    ];
+    let test = |package| format!("test -q --profile torture --locked --no-run -p {package}");
+    let mut commands: Vec<String> =
+        ["ferrymq-storage", "ferrymq-engine", "ferrymq-amqp091"].map(test).into();
+    commands.push("build -q --profile torture --locked -p ferrymq-sim --example torture".into());
     if has_rig {
-        commands.push("cargo build -q --release --locked -p ferrymq");
+        commands.push("build -q --release --locked -p ferrymq".into());
     }
     commands.iter().all(|it| {
-        let words: Vec<&str> = it.split_whitespace().skip(1).collect();
-        println!("{it}");
-        Command::new("cargo").args(words).current_dir(root).status().is_ok_and(|it| it.success())
+        println!("cargo {it}");
+        let mut command = Command::new("cargo");
+        command.args(it.split_whitespace()).current_dir(root);
+        command.status().is_ok_and(|it| it.success())
     })
 }
 
