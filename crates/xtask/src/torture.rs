@@ -184,7 +184,7 @@ fn in_process() -> Vec<Piece> {
         test("spoiled folders", 10_000, format!("{spoil} {cargo} ferrymq-storage --test corpus")),
         test(
             "sessions",
-            15_000,
+            90_000,
             format!("{walks} {cargo} ferrymq-amqp091 --test session anything"),
         ),
         test(
