@@ -197,12 +197,16 @@ fn in_process() -> Vec<Piece> {
 
 fn on_the_rig(lab: &Path, python: &Path, binary: &Path) -> Vec<Piece> {
     let script = |kind, name: &'static str, script: &str, arguments: &str| {
-        let path = lab.join(script);
-        let command =
-            format!("{} {} --seed {{seed}} {arguments}", python.display(), path.display());
-        Piece::new(name, kind, command)
+        // A script may have variables before its name.
+        let (variables, file) = script.rsplit_once(' ').unwrap_or(("", script));
+        let (python, path) = (python.display(), lab.join(file));
+        let path = path.display();
+        let command = format!("{variables} {python} {path} --seed {{seed}} {arguments}");
+        Piece::new(name, kind, command.trim_start())
     };
     let rig = |name, file: &str, arguments: &str| script(Kind::Rig, name, file, arguments);
+    // Small segments, so that the log rolls and files come and go.
+    let small = |file: &str| format!("FERRYMQ_STORAGE__SEGMENT_BYTES=1MiB {file}");
     let (program, binary) = (python.display(), binary.display());
     let hardship = format!("{program} conformance/hardship.py --broker {binary} --seed {{seed}}");
     let swallowed = "--presync --swallow-sync --expect-loss --seconds 2";
@@ -210,8 +214,8 @@ fn on_the_rig(lab: &Path, python: &Path, binary: &Path) -> Vec<Piece> {
         script(Kind::Control, "control: syncs swallowed", "powercut.py", swallowed),
         rig("kills", "killloop.py", "--strict --cycles 10 --max-body 1048576 --max-restart 10"),
         rig("power cuts, ext4", "powercut.py", "--strict --cycles 8 --seconds 1 --linger 0.3"),
-        rig("damage", "damage.py", "--strict --trials 4"),
-        rig("power cuts, xfs", "powercut.py", "--strict --cycles 5 --seconds 1 --fs xfs"),
+        rig("damage", &small("damage.py"), "--strict --trials 4"),
+        rig("power cuts, xfs", &small("powercut.py"), "--strict --cycles 5 --seconds 1 --fs xfs"),
         rig("failing sync", "eio.py", "--strict --status 74 --fail data"),
         rig("failing journal", "eio.py", "--strict --status 74 --fail journal"),
         rig("full disk", "enospc.py", "--strict"),
