@@ -17,6 +17,7 @@ pub(crate) fn command() -> Command {
         .subcommand(serve())
         .subcommand(user())
         .subcommand(check())
+        .subcommand(::bench::command())
         .subcommand(Command::new("version").about("Print the version"))
 }
 

@@ -5,6 +5,7 @@ mod arguments;
 mod serve;
 mod user;
 mod check;
+mod bench;
 
 use arguments::command;
 use ending::Ending;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Some(("serve", verb)) => serve::serve(verb),
         Some(("user", noun)) => user::user(noun),
         Some(("check", noun)) => check::check(noun),
+        Some(("bench", verb)) => bench::bench(verb),
         _ => Ending::said(&arguments::version()),
     };
     ending.tell()

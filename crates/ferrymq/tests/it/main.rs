@@ -1,5 +1,7 @@
 //! The binary as an operator meets it: start-up lines, signals, exit statuses.
 
+mod bench;
+
 use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
@@ -45,6 +47,15 @@ impl Running {
         line.rsplit(' ').next().unwrap()
     }
 
+    /// Reads its log until a line has this text.
+    fn wait_for_line(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "it ended without `{text}`");
+        }
+    }
+
     /// Status after this signal, and what was logged until the end.
     fn end(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
@@ -52,6 +63,14 @@ impl Running {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.stdout, &mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    /// One that was not ended in order, such as by a test that failed, does not outlive its folder.
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

@@ -13,8 +13,9 @@ const RABBITMQ_VARIABLES: [(&str, &str); 3] = [
     ("RABBITMQ_DEFAULT_PASS", "default_pass"),
     ("RABBITMQ_DEFAULT_VHOST", "default_vhost"),
 ];
-/// Variables of ours that are no keys: the configuration file, and the password of `user add`.
-const OTHER_VARIABLES: [&str; 2] = ["FERRYMQ_CONFIG", "FERRYMQ_PASSWORD"];
+/// Variables of ours that are no keys: the configuration file, the password of `user add`, and the
+/// broker of `bench`.
+const OTHER_VARIABLES: [&str; 3] = ["FERRYMQ_CONFIG", "FERRYMQ_PASSWORD", "FERRYMQ_URI"];
 const FILE_SUFFIX: &str = "_FILE";
 
 /// A value and the variable it came from.
