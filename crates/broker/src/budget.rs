@@ -3,6 +3,9 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+/// A queue that holds this part of the budget has a hand in its end.
+const LARGE_PART: i64 = 4;
+
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: i64,
@@ -17,6 +20,11 @@ impl Budget {
     /// Whether bodies may be kept that could also be read back.
     pub(crate) fn has_room(&self) -> bool {
         self.held.load(Ordering::Relaxed) < self.bytes_max
+    }
+
+    /// Whether one queue that holds so much has more than its part when there is no room.
+    pub(crate) fn is_large(&self, bytes: u64) -> bool {
+        self.bytes_max / LARGE_PART <= i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
     /// A queue holds more, or fewer, octets than before.

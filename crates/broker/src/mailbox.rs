@@ -3,14 +3,20 @@
 
 use model::Notice;
 use parking_lot::Mutex;
-use std::task::{Context, Poll, Waker};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, Waker},
+};
 
 /// Replies that may wait for one session; further ones are dropped, as a reply address promises
 /// nothing.
 const REPLIES_MAX: usize = 100_000;
 
 #[derive(Debug, Default)]
-pub(crate) struct Mailbox(Mutex<Inside>);
+pub(crate) struct Mailbox {
+    inside: Mutex<Inside>,
+    pressed: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Inside {
@@ -25,7 +31,7 @@ impl Mailbox {
             return;
         }
         let waker = {
-            let mut inside = self.0.lock();
+            let mut inside = self.inside.lock();
             if inside.notices.is_empty() {
                 // Both vectors keep their capacity: in steady state nobody allocates.
                 std::mem::swap(&mut inside.notices, notices);
@@ -41,7 +47,7 @@ impl Mailbox {
 
     pub(crate) fn push(&self, notice: Notice) {
         let waker = {
-            let mut inside = self.0.lock();
+            let mut inside = self.inside.lock();
             inside.notices.push(notice);
             inside.waker.take()
         };
@@ -50,16 +56,26 @@ impl Mailbox {
         }
     }
 
+    /// The session publishes faster than its consumers can be served.
+    pub(crate) fn press(&self) {
+        self.pressed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did since this was last asked.
+    pub(crate) fn take_pressure(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed) && self.pressed.swap(false, Ordering::Relaxed)
+    }
+
     /// Pushes a reply, unless too many wait already.
     pub(crate) fn push_reply(&self, notice: Notice) {
-        if self.0.lock().notices.len() < REPLIES_MAX {
+        if self.inside.lock().notices.len() < REPLIES_MAX {
             self.push(notice);
         }
     }
 
     /// Moves everything that waits into `out`, or remembers whom to wake.
     pub(crate) fn poll(&self, context: &mut Context<'_>, out: &mut Vec<Notice>) -> Poll<()> {
-        let mut inside = self.0.lock();
+        let mut inside = self.inside.lock();
         if inside.notices.is_empty() {
             if !inside.waker.as_ref().is_some_and(|it| it.will_wake(context.waker())) {
                 inside.waker = Some(context.waker().clone());

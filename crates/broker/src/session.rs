@@ -395,6 +395,18 @@ impl SessionHandle {
         self.broker.shared().poll_room(context)
     }
 
+    /// Its publishes, which are kept in memory only, have filled a queue whose consumers are slower,
+    /// and memory with it: the session does well to pause until there is room, but not for long,
+    /// because consumers may have stopped. Tells it once.
+    pub fn is_pressed(&self) -> bool {
+        self.mailbox.take_pressure()
+    }
+
+    /// Whether memory for bodies has room.
+    pub fn has_room(&self) -> bool {
+        self.broker.shared().budget.has_room()
+    }
+
     /// Ends the session: what it holds goes back, what belongs to it alone goes.
     pub fn close(mut self, now: Timestamp) {
         self.broker.sessions().lock().remove(&self.session);

@@ -74,6 +74,8 @@ pub(crate) struct State {
     /// Dead letters for queues of this shard.
     arrivals: VecDeque<Published>,
     payload: Vec<u8>,
+    /// The batch fills a queue faster than its consumers empty it.
+    is_pressed: bool,
 }
 
 impl State {
@@ -95,6 +97,7 @@ impl State {
             settled: HashMap::default(),
             arrivals: VecDeque::new(),
             payload: Vec::new(),
+            is_pressed: false,
         }
     }
 
@@ -125,11 +128,15 @@ impl State {
         if let Some(mailbox) = &batch.mailbox {
             self.outbox.register(batch.session, mailbox);
         }
+        self.is_pressed = false;
         for command in batch.commands {
             self.command(batch.session, command, shared, now, aftermath);
             while let Some(arrival) = self.arrivals.pop_front() {
                 self.publish(batch.session, arrival, shared, now, aftermath);
             }
+        }
+        if let Some(mailbox) = batch.mailbox.filter(|_| self.is_pressed) {
+            mailbox.press();
         }
     }
 
@@ -197,7 +204,11 @@ impl State {
                 if held.policy.keeps(it.message.persistent) { it.place } else { it.spilled };
             match place {
                 Place::Log { position, .. } => self.occupancy.arrive(position),
-                Place::Spill { position } => self.spill_occupancy.arrive(position),
+                Place::Spill { position } => {
+                    self.spill_occupancy.arrive(position);
+                    let is_consumed = 0 < held.queue.depth().consumers;
+                    self.is_pressed |= is_consumed && shared.budget.is_large(held.resident);
+                }
                 Place::Memory => {}
             }
             let message = Arc::clone(&it.message);

@@ -18,6 +18,10 @@ const AHEAD: u64 = 1 << 5;
 const NOTED: u64 = 1 << 6;
 const PLACES: u64 = LOGGED | SPILLED;
 
+/// What a message in memory costs beside its octets: its own fields, two allocations, and its entry
+/// in the queue.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = 192;
+
 const SEGMENTS_SHIFT: u32 = 8;
 const SEGMENTS_MASK: u64 = 0xff << SEGMENTS_SHIFT;
 const ARRIVED_SHIFT: u32 = 16;
@@ -100,9 +104,9 @@ impl Entry {
         Timestamp(self.packed >> ARRIVED_SHIFT)
     }
 
-    /// Octets that its body costs in memory.
+    /// Octets that its message costs in memory.
     pub(crate) fn resident(&self) -> u64 {
-        self.message.as_ref().map_or(0, |it| it.size())
+        self.message.as_ref().map_or(0, |it| it.size() + MESSAGE_OVERHEAD_BYTES)
     }
 
     fn set(&mut self, flag: u64, is_set: bool) {

@@ -343,9 +343,9 @@ impl Ready {
         let Some((level, at, index)) = self.find(id) else { return };
         let entry = &mut self.levels[usize::from(level)].chunks[at].entries[index];
         if entry.message.is_none() {
-            self.resident += message.size();
             self.ahead += 1;
             entry.message = Some(message);
+            self.resident += entry.resident();
             entry.set_ahead(true);
             entry.set_fleeting();
         }

@@ -30,6 +30,10 @@ const OUTPUT_NOTICES_MAX: usize = 4 * OUTPUT_READ_MAX;
 /// Notices that are encoded before what they come to is written.
 const NOTICES_PIECE: usize = 256;
 const SLICES: usize = 64;
+/// How long a publisher pauses at most when consumers are slower, and how often it looks. What the
+/// consumers of a live queue cannot take in this time goes to the disk.
+const PRESSED_MS: u64 = 20;
+const PRESSED_LOOK_MS: u64 = 1;
 /// Times that one wake goes round before others get their turn.
 const ROUNDS_MAX: usize = 32;
 
@@ -83,6 +87,8 @@ pub(crate) struct Traffic<S> {
     /// What was written may still be in a buffer of TLS.
     is_unflushed: bool,
     alarm: Alarm,
+    /// Until when nothing is read unless memory has room again.
+    pressed_until: Option<Timestamp>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
@@ -102,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             write_ms_max: u64::try_from(write_timeout.as_millis()).unwrap_or(u64::MAX),
             is_unflushed: false,
             alarm: Alarm::new(),
+            pressed_until: None,
         }
     }
 
@@ -180,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     }
 
     fn take_input(&mut self, context: &mut Context<'_>, now: Timestamp) -> Result<bool, Step> {
-        if !std::mem::take(&mut self.is_resumed) && !self.read(context)? {
+        if !std::mem::take(&mut self.is_resumed) && !self.read(context, now)? {
             return Ok(false);
         }
         let input = &mut self.input;
@@ -193,9 +200,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     }
 
     /// Reads once, unless what came before has to go on first.
-    fn read(&mut self, context: &mut Context<'_>) -> Result<bool, Step> {
+    fn read(&mut self, context: &mut Context<'_>, now: Timestamp) -> Result<bool, Step> {
         let is_held = OUTPUT_READ_MAX <= self.output.len() || self.session.holds_back();
-        if is_held || self.broker.poll_room(context).is_pending() {
+        if is_held || self.is_pressed(now) || self.broker.poll_room(context).is_pending() {
             return Ok(false);
         }
         if self.input.capacity() - self.input.len() < self.read_bytes / 2 {
@@ -210,6 +217,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
         }
         self.adapt(count, room);
         Ok(true)
+    }
+
+    fn is_pressed(&mut self, now: Timestamp) -> bool {
+        let Some(until) = self.pressed_until else { return false };
+        let goes_on = now < until && !self.broker.has_room();
+        if !goes_on {
+            self.pressed_until = None;
+        }
+        goes_on
     }
 
     /// A connection with much to say gets larger reads, one with little gives its buffer back.
@@ -251,6 +267,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     fn submit(&mut self, now: Timestamp) {
         if !self.requests.is_empty() {
             self.broker.submit(&mut self.requests, now);
+            if self.broker.is_pressed() {
+                self.pressed_until = Some(now.plus_ms(PRESSED_MS));
+            }
         }
     }
 
@@ -313,7 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             }
             due = self.session.next_tick(now);
         }
-        let due = due.into_iter().chain(given_up).min();
+        let look = self.pressed_until.map(|_| now.plus_ms(PRESSED_LOOK_MS));
+        let due = due.into_iter().chain(given_up).chain(look).min();
         if let Some(due) = due {
             self.alarm.set(due.max(now.plus_ms(1)), now, context);
         }
@@ -381,6 +401,14 @@ impl Attached {
             let _inside = InBroker;
             handle.poll_room(context)
         })
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.handle.as_ref().is_some_and(SessionHandle::is_pressed)
+    }
+
+    fn has_room(&self) -> bool {
+        self.handle.as_ref().is_none_or(SessionHandle::has_room)
     }
 
     fn close(&mut self) {

@@ -226,7 +226,8 @@ impl Life {
             return fail(format!("depth {:?}, expected {depth:?}", self.queue.depth()));
         }
         let messages = &self.reference.messages;
-        let resident: u64 = messages.iter().filter(|it| it.resident).map(|it| it.size).sum();
+        let cost = |it: &Known| it.size + engine::MESSAGE_OVERHEAD_BYTES;
+        let resident: u64 = messages.iter().filter(|it| it.resident).map(cost).sum();
         if self.queue.resident_bytes() != resident {
             return fail(format!("resident {}, not {resident}", self.queue.resident_bytes()));
         }
