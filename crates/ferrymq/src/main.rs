@@ -1,5 +1,6 @@
 //! The FerryMQ binary: arguments in, exit status out. What the verbs do stands in the crates.
 
+mod allocator;
 mod ending;
 mod arguments;
 mod serve;
@@ -10,9 +11,6 @@ mod bench;
 use arguments::command;
 use ending::Ending;
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // With huge pages a few octets cost two megabytes. Where the kernel refuses, memory costs more.
