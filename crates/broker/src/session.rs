@@ -395,7 +395,7 @@ impl SessionHandle {
         self.broker.shared().poll_room(context)
     }
 
-    /// Its publishes, which are kept in memory only, have filled a queue whose consumers are slower,
+    /// Its publishes, kept in memory only, have filled a queue whose consumers are slower,
     /// and memory with it: the session does well to pause until there is room, but not for long,
     /// because consumers may have stopped. Tells it once.
     pub fn is_pressed(&self) -> bool {
