@@ -13,6 +13,7 @@ pub(crate) struct Latency(Histogram<u64>);
 /// The percentiles that are shown, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Percentiles {
+    pub(crate) min: f64,
     pub(crate) p50: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,
@@ -42,6 +43,7 @@ impl Latency {
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
         let at = |quantile| micros(self.0.value_at_quantile(quantile));
         (!self.0.is_empty()).then(|| Percentiles {
+            min: micros(self.0.min()),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
