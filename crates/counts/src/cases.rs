@@ -19,6 +19,7 @@ const fn case(name: &'static str, messages: u64, run: fn(u64)) -> Case {
 /// All of them, the largest first.
 pub const CASES: &[Case] = &[
     case("whole-transient", 10_000, |it| whole::run(&whole::TRANSIENT, it)),
+    case("whole-lagging", 30_000, |it| whole::run(&whole::LAGGING, it)),
     case("whole-persistent", 10_000, |it| whole::run(&whole::PERSISTENT, it)),
     case("whole-fanout", 2_000, |it| whole::run(&whole::FANOUT, it)),
     case("broker-transient", 10_000, batches::transient),

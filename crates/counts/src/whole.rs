@@ -20,14 +20,21 @@ pub struct Load {
     /// Consumers, each with a queue of its own behind a fanout exchange; with one, the publisher
     /// names the queue.
     pub consumers: usize,
+    /// Messages that are published before consumers are heard again: above what flow credit lets
+    /// out, they wait in their queue.
+    pub lag: u64,
 }
 
 /// Small messages, nothing confirmed or acked.
-pub const TRANSIENT: Load = Load { shape: shape("", false, 16), safe: false, consumers: 1 };
+pub const TRANSIENT: Load = Load { shape: shape("", false, 16), safe: false, consumers: 1, lag: 1 };
+/// The same to a consumer that does not keep up.
+pub const LAGGING: Load = Load { lag: 30_000, ..TRANSIENT };
 /// Messages that are written, synced, confirmed and acked.
-pub const PERSISTENT: Load = Load { shape: shape("", true, 1_024), safe: true, consumers: 1 };
+pub const PERSISTENT: Load =
+    Load { shape: shape("", true, 1_024), safe: true, consumers: 1, lag: 1 };
 /// One message for ten queues.
-pub const FANOUT: Load = Load { shape: shape("amq.fanout", false, 16), safe: false, consumers: 10 };
+pub const FANOUT: Load =
+    Load { shape: shape("amq.fanout", false, 16), safe: false, consumers: 10, lag: 1 };
 
 const fn shape(exchange: &'static str, persistent: bool, body_bytes: usize) -> Shape {
     Shape { exchange, routing_key: "queue-0", persistent, body_bytes }
@@ -39,10 +46,13 @@ pub struct Whole {
     publisher: Peer,
     consumers: Vec<Peer>,
     safe: bool,
+    lag: u64,
     /// One read's worth of publishes.
     octets: Vec<u8>,
     publish_bytes: usize,
     published: u64,
+    /// Published when everybody was last heard.
+    heard: u64,
     reads: u64,
     /// Acks that the client sends, and up to which delivery it has.
     acks: Vec<u8>,
@@ -64,9 +74,11 @@ impl Whole {
             publisher,
             consumers,
             safe: load.safe,
+            lag: load.lag,
             octets: publish.repeat(READ_BYTES / publish.len()),
             publish_bytes: publish.len(),
             published: 0,
+            heard: 0,
             reads: 0,
             acks: Vec::new(),
             acked: 0,
@@ -83,7 +95,10 @@ impl Whole {
         let end = self.published + messages;
         while self.published < end {
             let count = self.batch().min(end - self.published);
-            self.turn(count);
+            self.publish(count);
+            if self.lag <= self.published - self.heard || self.published == end {
+                self.hear();
+            }
         }
         for consumer in &self.consumers {
             assert_eq!(consumer.delivered, self.published, "every message came");
@@ -93,10 +108,17 @@ impl Whole {
         }
     }
 
-    fn turn(&mut self, count: u64) {
+    /// One read of the publisher's socket.
+    fn publish(&mut self, count: u64) {
         let bytes = usize::try_from(count).expect("a batch is small") * self.publish_bytes;
         self.publisher.receive(&self.octets[..bytes]);
         self.published += count;
+        self.reads += 1;
+        self.host.keep_house_sometimes(self.reads);
+    }
+
+    /// Until nobody is told anything any more.
+    fn hear(&mut self) {
         loop {
             self.host.sync();
             let mut more = self.publisher.listen();
@@ -110,8 +132,7 @@ impl Whole {
                 break;
             }
         }
-        self.reads += 1;
-        self.host.keep_house_sometimes(self.reads);
+        self.heard = self.published;
     }
 
     /// The consumer's client acks what has come, one by one.

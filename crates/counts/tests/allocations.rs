@@ -1,7 +1,7 @@
 //! In steady state a message allocates a fixed, small number of times on its whole road. The
 //! numbers below are budgets: lower them when fewer are needed.
 
-use counts::whole::{FANOUT, Load, PERSISTENT, TRANSIENT, Whole};
+use counts::whole::{FANOUT, LAGGING, Load, PERSISTENT, TRANSIENT, Whole};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicU64, Ordering},
@@ -42,7 +42,7 @@ static ALLOCATOR: Counting = Counting;
 /// Allocations per message, after buffers have found their size.
 fn allocations(load: &Load) -> f64 {
     let mut whole = Whole::new(load);
-    let messages = 16 * whole.batch();
+    let messages = (16 * whole.batch()).max(load.lag);
     whole.run(messages);
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     whole.run(messages);
@@ -54,6 +54,7 @@ fn allocations(load: &Load) -> f64 {
 fn message_allocates_no_more_than_its_budget() {
     let loads = [
         ("transient", &TRANSIENT, 1.02),
+        ("to a consumer that lags", &LAGGING, 2.3),
         ("persistent", &PERSISTENT, 1.2),
         ("to ten queues", &FANOUT, 3.1),
     ];

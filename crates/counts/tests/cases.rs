@@ -2,7 +2,7 @@
 
 use counts::{
     cases::{CASES, named},
-    whole::{FANOUT, PERSISTENT, TRANSIENT, Whole},
+    whole::{FANOUT, LAGGING, PERSISTENT, TRANSIENT, Whole},
 };
 
 /// A multiple of what the recovery of a log takes.
@@ -10,7 +10,7 @@ const MESSAGES: u64 = 2_000;
 
 #[test]
 fn every_message_comes_and_is_confirmed_where_that_is_asked() {
-    for load in [&TRANSIENT, &PERSISTENT, &FANOUT] {
+    for load in [&TRANSIENT, &LAGGING, &PERSISTENT, &FANOUT] {
         let mut whole = Whole::new(load);
         let batch = whole.batch();
         whole.run(2 * batch + 1);
