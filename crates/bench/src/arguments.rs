@@ -443,6 +443,7 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parsed(line: &str) -> Result<What, String> {
         let words = std::iter::once("bench").chain(line.split_whitespace());
@@ -482,6 +483,27 @@ mod tests {
         assert_eq!(traffic("fanout --consumers 2").consumers, 2);
         assert_eq!(traffic("drain --count 9").duration, nanos_of_seconds(SECONDS_MAX));
         assert_eq!(traffic("drain --ack multiple:3 --prefetch 3").ack, AckMode::Multiple(3));
+    }
+
+    #[test]
+    fn report_says_what_was_asked_for() {
+        let plain = traffic("throughput --size 2048");
+        assert_eq!(
+            plain.described(),
+            "1 publisher, 1 consumer, 2,048 B, transient, no confirms, ack auto"
+        );
+        let latency = traffic(
+            "latency --rate 500 --persistent --durable-queue --ack multiple:9 --queue-type quorum",
+        );
+        let expected = "durable, confirmed, at most 10,000 unconfirmed, ack multiple:9, 500/s";
+        assert!(latency.described().ends_with(expected), "{}", latency.described());
+        let settings = latency.settings();
+        for (key, value) in [("ack", "multiple:9"), ("queue_type", "quorum")] {
+            assert_eq!(settings[key], value);
+        }
+        assert_eq!((&settings["confirm"], &settings["count"]), (&json!(10_000), &json!(null)));
+        let publish = traffic("publish --publishers 2").described();
+        assert!(publish.starts_with("2 publishers, 0 consumers") && !publish.contains("ack"));
     }
 
     #[test]

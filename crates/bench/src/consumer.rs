@@ -16,6 +16,7 @@ use amqp091::{
     method::Method,
 };
 use std::{
+    fmt,
     io::{self, Write as _},
     time::Duration,
 };
@@ -34,6 +35,17 @@ pub(crate) enum AckMode {
     Each,
     /// Every so many deliveries, all at once.
     Multiple(u64),
+}
+
+impl fmt::Display for AckMode {
+    /// As the command line takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Each => f.write_str("each"),
+            Self::Multiple(every) => write!(f, "multiple:{every}"),
+        }
+    }
 }
 
 /// What one consumer does.

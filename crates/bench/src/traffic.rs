@@ -9,8 +9,9 @@ use crate::{
     load::{Done, Load, Publishing, Site},
     objects::{Objects, Wanted},
     publisher::PublisherPlan,
-    report::{Amount, Section},
+    report::{Amount, Section, grouped},
 };
+use serde_json::{Value, json};
 
 /// What a mode has found, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -65,10 +66,58 @@ impl Traffic {
             let kept: u64 = published.map(|it| it.published - it.rejected).sum();
             let missing = kept.saturating_sub(left);
             if missing != 0 && found.done.iter().all(|it| !it.is_cut) {
-                found.complain(&format!("{missing} messages are not in the queue"));
+                found.complain(&format!("messages missing in the queue: {missing}"));
             }
         }
         Ok(found)
+    }
+
+    /// What was asked for, for programs: a figure without it means nothing.
+    pub(crate) fn settings(&self) -> Value {
+        json!({
+            "publishers": self.publishers,
+            "consumers": self.consumers,
+            "queues": self.queues,
+            "size": self.body_size,
+            "persistent": self.is_persistent,
+            "durable_queue": self.is_durable,
+            "queue_type": self.queue_type,
+            "confirm": self.window,
+            "ack": self.ack.to_string(),
+            "prefetch": self.prefetch,
+            "rate": self.rate,
+            "count": self.count,
+            "seconds": seconds(self.duration),
+            "warmup": seconds(self.warmup),
+        })
+    }
+
+    /// The same for people, shorter.
+    pub(crate) fn described(&self) -> String {
+        let durability = match (self.is_persistent, self.is_durable) {
+            (true, true) => "durable",
+            (true, false) => "persistent, transient queues",
+            (false, true) => "transient, durable queues",
+            (false, false) => "transient",
+        };
+        let confirms = match self.window {
+            0 => "no confirms".to_owned(),
+            window => format!("confirmed, at most {} unconfirmed", grouped(window)),
+        };
+        let mut parts = vec![
+            counted(self.publishers, "publisher"),
+            counted(self.consumers, "consumer"),
+            format!("{} B", grouped(self.body_size as u64)),
+            durability.to_owned(),
+            confirms,
+        ];
+        if self.consumers != 0 {
+            parts.push(format!("ack {}", self.ack));
+        }
+        if let Some(rate) = self.rate {
+            parts.push(format!("{rate}/s"));
+        }
+        parts.join(", ")
     }
 
     fn wanted(&self) -> Wanted {
@@ -173,16 +222,16 @@ impl Found {
         if let Some(it) = &done.publishing
             && it.rejected != 0
         {
-            self.complain(&format!("the broker refused {} messages", it.rejected));
+            self.complain(&format!("messages refused by the broker: {}", it.rejected));
         }
         if let Some(it) = &done.consuming {
             for (count, what) in [
-                (it.doubled, "came twice"),
-                (it.foreign, "came that nobody of this run sent"),
-                (if done.is_cut { 0 } else { it.lost }, "were lost"),
+                (it.doubled, "that came twice"),
+                (it.foreign, "that nobody of this run sent"),
+                (if done.is_cut { 0 } else { it.lost }, "lost"),
             ] {
                 if count != 0 {
-                    self.complain(&format!("{count} messages {what}"));
+                    self.complain(&format!("messages {what}: {count}"));
                 }
             }
         }
@@ -198,6 +247,10 @@ impl Found {
             None => self.verdict = Some(problem.to_owned()),
         }
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
 }
 
 fn section(key: &'static str, done: &Done) -> Section {

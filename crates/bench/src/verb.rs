@@ -61,7 +61,11 @@ fn ended(matches: &ArgMatches) -> Result<Ended, BenchError> {
             ("idle", site, found)
         }
     };
-    let report = report(mode, &site, &found);
+    let mut report = report(mode, &site, &found);
+    if let What::Traffic(it) = &what {
+        report.heading.push(it.described());
+        report.context.insert("settings".to_owned(), it.settings());
+    }
     Ok(Ended::with(&report, &target, found))
 }
 

@@ -64,17 +64,17 @@ fn lost_message_is_counted_and_fails_the_run() {
         "throughput --count 50 --patience 0.2 --size 4",
         "drain --count 50 --patience 0.2 --confirm 10",
     ] {
-        let said = check_verdict(fault.clone(), line, "1 messages were lost");
+        let said = check_verdict(fault.clone(), line, "messages lost: 1");
         let part = if line.starts_with("drain") { &said["drain"] } else { &said };
         assert_eq!((&part["lost"], &part["consumed"]), (&Value::from(1), &Value::from(49)));
     }
-    check_verdict(fault, "publish --count 50 --confirm 10", "1 messages are not in the queue");
+    check_verdict(fault, "publish --count 50 --confirm 10", "messages missing in the queue: 1");
 }
 
 #[test]
 fn doubled_message_is_counted_and_fails_the_run() {
     let fault = Fault { double_at: 50, ..Fault::default() };
-    let said = check_verdict(fault, "throughput --count 50", "1 messages came twice");
+    let said = check_verdict(fault, "throughput --count 50", "messages that came twice: 1");
     assert_eq!((&said["duplicates"], &said["lost"]), (&Value::from(1), &Value::from(0)));
 }
 
@@ -82,7 +82,7 @@ fn doubled_message_is_counted_and_fails_the_run() {
 fn refused_message_fails_the_run_and_is_not_lost_too() {
     let fault = Fault { refuse_at: 17, ..Fault::default() };
     let line = "throughput --count 50 --confirm 10";
-    let said = check_verdict(fault, line, "the broker refused 1 messages");
+    let said = check_verdict(fault, line, "messages refused by the broker: 1");
     assert_eq!((&said["rejected"], &said["confirmed"]), (&Value::from(1), &Value::from(49)));
     assert_eq!(said["lost"], 0);
 }

@@ -49,6 +49,7 @@ fn every_mode_measures_what_it_says_and_leaves_nothing_behind() {
     }
     let (_, table, _) = bench(&folder, &server, "throughput --count 2000");
     assert!(table.lines().any(|it| it.starts_with("consumed") && it.ends_with("2,000")), "{table}");
+    assert!(table.contains("1,024 B, transient, no confirms"), "{table}");
     assert!(table.contains("server memory"), "its process is found: {table}");
     assert_eq!(server.end("TERM").0, Some(0));
     let (code, said, _) = finished(ferrymq(&folder).args(["check", "data"]));
