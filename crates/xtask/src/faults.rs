@@ -98,7 +98,8 @@ pub(crate) fn run(root: &Path) -> bool {
         println!("faults: the tests do not build");
         return false;
     }
-    let mut passed = true;
+    let mut passed = is_refused_by_a_release(root);
+    println!("the feature in an optimised build: {}", if passed { "refused" } else { "THERE" });
     let cases: BTreeSet<Test> = FAULTS.iter().map(|it| it.caught_by).collect();
     for case in cases {
         let sound = says(&test(root, case, None), case.2, "ok");
@@ -124,6 +125,15 @@ pub(crate) fn run(root: &Path) -> bool {
     }
     println!("{}, {} s", summary(&caught), started.elapsed().as_secs());
     passed && caught.len() == FAULTS.len()
+}
+
+/// Faults must not get into what is shipped, whoever turns the feature on.
+fn is_refused_by_a_release(root: &Path) -> bool {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["check", "--release", "-p", "ferrymq-stdx", "--features", FEATURE]);
+    let Ok(output) = command.current_dir(root).output() else { return false };
+    !output.status.success()
+        && String::from_utf8_lossy(&output.stderr).contains("no optimised build has them")
 }
 
 fn summary(caught: &[u8]) -> String {

@@ -37,7 +37,8 @@ usage: cargo xtask COMMAND
   numbers   lines per crate, the longest files and functions, packages
   counts    [--update] [CASE...]: instructions per message against benches/budget.toml
   faults    sows each seeded fault and demands that the case named for it fails
-  torture   [--minutes N] [--seed S]: everything random, printed so that it can run again";
+  torture   [--minutes N] [--seed S] [--binary PATH]: everything random, in pieces that can
+            run again";
 
 fn main() -> ExitCode {
     let root = root();

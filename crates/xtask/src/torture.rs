@@ -27,25 +27,29 @@ const LINES_SHOWN: usize = 40;
 const SERVE: &str = "FAULTLAB_CMD";
 const POLL: Duration = Duration::from_millis(50);
 
-pub(crate) const USAGE: &str = "usage: cargo xtask torture [--minutes N] [--seed S]";
+pub(crate) const USAGE: &str =
+    "usage: cargo xtask torture [--minutes N] [--seed S] [--binary PATH]";
 
 /// How long, and from which seed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     minutes: u64,
     seed: u64,
+    /// A release binary that is there; otherwise one is built.
+    binary: Option<PathBuf>,
 }
 
 impl Plan {
     /// Reads the arguments; without a seed the clock gives one.
     pub(crate) fn parse(arguments: &[&str]) -> Option<Self> {
         let since = std::time::UNIX_EPOCH.elapsed().map_or(1, |it| it.as_secs());
-        let mut plan = Self { minutes: MINUTES, seed: since % 1_000_000 };
+        let mut plan = Self { minutes: MINUTES, seed: since % 1_000_000, binary: None };
         for pair in arguments.chunks(2) {
-            let value = pair.get(1)?.parse().ok()?;
+            let value = *pair.get(1)?;
             match pair[0] {
-                "--minutes" => plan.minutes = value,
-                "--seed" => plan.seed = value,
+                "--minutes" => plan.minutes = value.parse().ok()?,
+                "--seed" => plan.seed = value.parse().ok()?,
+                "--binary" => plan.binary = Some(value.into()),
                 _ => return None,
             }
         }
@@ -325,12 +329,12 @@ fn lab(root: &Path) -> Option<PathBuf> {
 }
 
 /// Builds what the lanes need, so that no piece pays for it: one package at a time, as they run.
-fn build(root: &Path, has_rig: bool) -> bool {
+fn build(root: &Path, with_program: bool) -> bool {
     let test = |package| format!("test -q --profile torture --locked --no-run -p {package}");
     let mut commands: Vec<String> =
         ["ferrymq-storage", "ferrymq-engine", "ferrymq-amqp091"].map(test).into();
     commands.push("build -q --profile torture --locked -p ferrymq-sim --example torture".into());
-    if has_rig {
+    if with_program {
         commands.push("build -q --release --locked -p ferrymq".into());
     }
     commands.iter().all(|it| {
@@ -343,18 +347,19 @@ fn build(root: &Path, has_rig: bool) -> bool {
 
 /// Runs until the minutes are over; returns whether nothing was found.
 pub(crate) fn torture(root: &Path, plan: &Plan) -> bool {
-    let end = Instant::now() + Duration::from_secs(plan.minutes * 60);
-    println!("torture: {} minutes from seed {}", plan.minutes, plan.seed);
+    println!("torture: {} minutes from seed {}, and the build before", plan.minutes, plan.seed);
     let lab = lab(root);
-    if !build(root, lab.is_some()) {
+    if !build(root, lab.is_some() && plan.binary.is_none()) {
         return false;
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let binary = target.unwrap_or_else(|| root.join("target")).join("release/ferrymq");
+    let built = target.unwrap_or_else(|| root.join("target")).join("release/ferrymq");
+    let binary = plan.binary.clone().unwrap_or(built);
     let arguments = "serve --data-dir {data} --listen 127.0.0.1:{port}";
     let serve =
         std::env::var(SERVE).unwrap_or_else(|_| format!("exec {} {arguments}", binary.display()));
     println!("export {SERVE}='{serve}'");
+    let end = Instant::now() + Duration::from_secs(plan.minutes * 60);
     let run = Run { root: root.to_owned(), end, seed: plan.seed, serve, totals: Mutex::default() };
     let rig = match &lab {
         None => {
@@ -384,8 +389,8 @@ mod tests {
 
     #[test]
     fn arguments_are_read() {
-        let plan = Plan::parse(&["--minutes", "5", "--seed", "9"]);
-        assert_eq!(plan, Some(Plan { minutes: 5, seed: 9 }));
+        let plan = Plan::parse(&["--minutes", "5", "--binary", "x", "--seed", "9"]);
+        assert_eq!(plan, Some(Plan { minutes: 5, seed: 9, binary: Some("x".into()) }));
         assert!(Plan::parse(&[]).is_some_and(|it| it.minutes == MINUTES));
         assert_eq!(Plan::parse(&["--minutes"]), None);
         assert_eq!(Plan::parse(&["--hours", "1"]), None);
