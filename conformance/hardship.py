@@ -488,11 +488,14 @@ def storm(broker, score):
     steady.declare("steady")
     before = of_process(pid, "VmRSS")
     served, refused, half = [], [], []
+    # Fewer where the machine lets a process have few descriptors.
+    each = min(125, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500) // 20)
+    expected = 16 * ((each + 1) // 2)
     lock = threading.Lock()
 
     def come(which):
-        for number in range(125):
-            source = f"127.0.1.{1 + (which * 125 + number) % 200}"
+        for number in range(each):
+            source = f"127.0.1.{1 + (which * each + number) % 200}"
             try:
                 it = Client(broker.port, source=source)
                 if number % 2:
@@ -512,8 +515,8 @@ def storm(broker, score):
     for it in threads:
         it.join()
     grown = (of_process(pid, "VmRSS") - before) / (len(served) + len(half))
-    score.check(len(served) == 1008 and not refused,
-                f"storm: {len(served)} of 1,008 served, {len(refused)} refused, {len(half)} half open")
+    score.check(len(served) == expected and not refused,
+                f"storm: {len(served)} of {expected} served, {len(refused)} refused, {len(half)} half open")
     score.check(grown <= 40 << 10, f"storm: {grown / 1024:.1f} KiB a connection")
     took = []
     for _ in range(300):
