@@ -66,7 +66,8 @@ impl Broker {
     fn sealed_segments(&self) -> Vec<u32> {
         let current = self.shared().log.durable().segment();
         let segments = self.shared().log.segments();
-        segments.iter().filter(|it| it.sealed && it.id < current).map(|it| it.id.0).collect()
+        let may_go = |it: &&storage::SegmentInfo| it.sealed && !it.joined && it.id < current;
+        segments.iter().filter(may_go).map(|it| it.id.0).collect()
     }
 
     fn retire_condemned(&self, progress: &mut Progress) -> Result<bool, LogError> {

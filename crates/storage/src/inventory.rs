@@ -171,6 +171,7 @@ impl Found {
             sealed: false,
             recycled,
             kept: false,
+            open_ended: false,
         }
     }
 }

@@ -442,7 +442,8 @@ impl Log {
     /// the file.
     ///
     /// # Errors
-    /// [`LogError::Kept`] where the segment is not sealed, not there, retired already, or holds
+    /// [`LogError::Kept`] where the segment is not sealed, not there, retired already, ends a unit
+    /// of the one before it, or holds
     /// the only copy of damaged bytes; otherwise as an append.
     pub fn retire(&self, id: SegmentId) -> Result<(), LogError> {
         let segment = self.table.get(id).ok_or(LogError::Kept(id, "it is not there"))?;
@@ -451,6 +452,9 @@ impl Log {
         }
         if segment.kept {
             return Err(LogError::Kept(id, "it holds the only copy of damaged bytes"));
+        }
+        if self.table.is_joined(id) {
+            return Err(LogError::Kept(id, "it ends a unit of the segment before it"));
         }
         if self.retiring.lock().iter().any(|retiring| retiring.id == id) {
             return Err(LogError::Kept(id, "it is being retired"));

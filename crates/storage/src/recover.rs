@@ -55,7 +55,8 @@ pub(crate) fn recover(
             continue;
         }
         let is_last = file.id == last;
-        let (segment, ended) = scan_one(disk, &found, file, is_last, &mut image, &mut scanner)?;
+        let (mut segment, ended) = scan_one(disk, &found, file, is_last, &mut image, &mut scanner)?;
+        segment.open_ended = scanner.unit_is_open();
         segments.push(segment);
         tail = is_last.then_some((segment, ended));
     }

@@ -86,6 +86,11 @@ impl<'v> Scanner<'v> {
         self.ignore_units = true;
     }
 
+    /// Records of a unit have been seen, and its end has not.
+    pub(crate) fn unit_is_open(&self) -> bool {
+        !self.unit.records.is_empty()
+    }
+
     /// Scans one segment. Bad bytes that were durable are reported and passed over; the first bad
     /// byte that was not ends the log.
     pub(crate) fn scan(&mut self, image: &Image<'_>) -> Result<Ended, NewerRecord> {

@@ -29,6 +29,8 @@ pub(crate) struct Segment {
     pub(crate) recycled: bool,
     /// Holds the only copy of damaged bytes; not to be retired.
     pub(crate) kept: bool,
+    /// A unit is not complete at its end: what follows it is needed to read it.
+    pub(crate) open_ended: bool,
 }
 
 /// The header of a segment file, as far as it could be read.

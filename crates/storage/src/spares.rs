@@ -220,6 +220,7 @@ impl Spares {
             sealed: false,
             recycled,
             kept: false,
+            open_ended: false,
         };
         file.write_at(&encode_header(&segment), 0).map_err(reserving("write", name))?;
         if self.sync && !is_sown(Seeded::RenameBeforeSync) {

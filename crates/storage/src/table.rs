@@ -23,6 +23,8 @@ pub struct SegmentInfo {
     pub bytes: u32,
     /// Is it complete? Only sealed segments may be retired.
     pub sealed: bool,
+    /// It ends a unit that the one before it begins, so it stays as long as that one.
+    pub joined: bool,
 }
 
 #[derive(Default)]
@@ -53,10 +55,11 @@ impl Table {
         state.files.remove(&id);
     }
 
-    pub(crate) fn seal(&self, id: SegmentId, end: u32) {
+    pub(crate) fn seal(&self, id: SegmentId, end: u32, open_ended: bool) {
         if let Some(segment) = self.state.lock().segments.get_mut(&id) {
             segment.sealed = true;
             segment.end = end;
+            segment.open_ended |= open_ended;
         }
     }
 
@@ -70,6 +73,12 @@ impl Table {
         self.state.lock().segments.get(&id).copied()
     }
 
+    /// Is the segment needed to read the one before it?
+    pub(crate) fn is_joined(&self, id: SegmentId) -> bool {
+        let state = self.state.lock();
+        state.segments.range(..id).next_back().is_some_and(|(_, before)| before.open_ended)
+    }
+
     pub(crate) fn sealed_count(&self) -> usize {
         self.state.lock().segments.values().filter(|segment| segment.sealed).count()
     }
@@ -79,10 +88,12 @@ impl Table {
     }
 
     pub(crate) fn infos(&self) -> Vec<SegmentInfo> {
+        let mut joined = false;
         let info = |segment: &Segment| SegmentInfo {
             id: segment.id,
             bytes: segment.end,
             sealed: segment.sealed,
+            joined: std::mem::replace(&mut joined, segment.open_ended),
         };
         self.state.lock().segments.values().map(info).collect()
     }

@@ -268,6 +268,46 @@ fn a_unit_that_finds_no_room_is_not_shown_in_part() {
     assert_eq!(shown, appended);
 }
 
+/// P2: a unit lies in two segments. The later one, dead or not, stays as long as the earlier one:
+/// without it the records in the earlier one would be half a unit, which recovery does not show.
+#[test]
+fn a_segment_that_ends_a_unit_stays_as_long_as_its_beginning() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk).unwrap();
+    let first = loop {
+        let mut unit = log.begin().unwrap();
+        unit.atomic();
+        let (first, _) = unit.record(KIND, &[&[3; 1_000]]).unwrap();
+        let (second, _) = unit.record(KIND, &[&[4; 1_000]]).unwrap();
+        drop(unit);
+        log.flush(true).unwrap();
+        if first.segment() < second.segment() {
+            break first;
+        }
+    };
+    for _ in 0..20 {
+        log.begin().unwrap().record(KIND, &[&[5; 1_000]]).unwrap();
+    }
+    log.flush(true).unwrap();
+    let (earlier, later) = (first.segment(), SegmentId(first.segment().0 + 1));
+    let shown = |seen: &Seen| seen.iter().any(|(position, _)| *position == first);
+    let check = |log: &Log| {
+        let joined: Vec<SegmentId> =
+            log.segments().iter().filter(|it| it.joined).map(|it| it.id).collect();
+        assert_eq!(joined, [later]);
+        assert!(matches!(log.retire(later), Err(LogError::Kept(..))));
+    };
+    check(&log);
+    drop(log);
+    let (log, seen) = open(&disk).unwrap();
+    assert!(shown(&seen));
+    check(&log);
+    log.retire(earlier).unwrap();
+    log.flush(true).unwrap();
+    log.prepare().unwrap();
+    log.retire(later).unwrap();
+}
+
 /// L25: the file of a retired segment goes only when its retirement is durable.
 #[test]
 fn a_retired_file_goes_after_its_retirement_is_durable() {

@@ -193,7 +193,7 @@ impl Appender<'_> {
             failed => self.log.poison_by(failed),
         })?;
         if let Some(current) = self.tail.segment {
-            self.log.table.seal(current.id, current.end);
+            self.log.table.seal(current.id, current.end, 0 < self.unit_records);
             let list = self.log.table.list(0, next.id).encode();
             self.tail.put(Kind::FOOTER, 0, list.len(), &[&list]);
         }
