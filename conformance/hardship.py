@@ -345,7 +345,7 @@ def slow_disk(broker, score):
                 rounds.append(time.monotonic() - began)
         keeper = threading.Thread(target=keep)
         keeper.start()
-        beside = max(pace() for _ in range(3))
+        beside = max(pace() for _ in range(6))
         stopped.set()
         keeper.join(60)
         score.check(beside >= 0.5 * alone, f"slow disk: syncs of {delay_ms} ms, messages that do "

@@ -177,6 +177,9 @@ fn sync_log(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
         if sync {
             synced_at = now;
         }
+        if log.is_behind() && log.space() == Space::Plenty {
+            signals.house.give();
+        }
         broker.synced(clock.now());
     }
 }
@@ -214,13 +217,20 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
             Ok(freed) => more |= freed,
             Err(error) => return signals.fail(&error.to_string()),
         }
-        let spill = broker.spill();
-        match (log.prepare(), spill.map_or(Ok(Space::Plenty), |it| it.prepare())) {
-            (Ok(log_space), Ok(spill_space)) => {
-                let low = log_space == Space::Low || spill_space == Space::Low;
-                broker.block_publishers(low.then_some("low on disk"));
+        loop {
+            let spill = broker.spill();
+            let spaces = log.prepare().and_then(|log_space| {
+                Ok((log_space, spill.as_ref().map_or(Ok(Space::Plenty), |it| it.prepare())?))
+            });
+            let low = match spaces {
+                Ok(spaces) => spaces != (Space::Plenty, Space::Plenty),
+                Err(error) => return signals.fail(&error.to_string()),
+            };
+            broker.block_publishers(low.then_some("low on disk"));
+            let is_behind = log.is_behind() || spill.is_some_and(|it| it.is_behind());
+            if low || !is_behind || !signals.runs() {
+                break;
             }
-            (Err(error), _) | (_, Err(error)) => return signals.fail(&error.to_string()),
         }
         if !more {
             signals.house.wait(Duration::from_millis(KEEP_HOUSE_MS));

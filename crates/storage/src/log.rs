@@ -117,6 +117,7 @@ impl Log {
                 disk.clone(),
                 recovered.ready,
                 recovered.next,
+                active.is_some(),
                 segment_bytes,
                 &options,
             ),
@@ -493,6 +494,13 @@ impl Log {
         self.spares.wants_more()
             || self.retiring.lock().iter().any(|retiring| retiring.after <= durable)
             || !self.suspects.lock().is_empty()
+    }
+
+    /// Is the log being written faster than segments are prepared? Then [`Log::prepare`] is to be
+    /// called again at once, unless this is [`Space::Low`]: an append that finds no segment makes
+    /// one itself while all others wait, and on a full disk eats up the reserve unnoticed.
+    pub fn is_behind(&self) -> bool {
+        self.spares.is_behind()
     }
 
     fn quarantine_suspects(&self) {

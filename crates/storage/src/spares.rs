@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use stdx::seeded::{Seeded, is_sown};
@@ -62,6 +62,8 @@ pub(crate) struct Spares {
     queue: Mutex<VecDeque<Segment>>,
     work: Mutex<Work>,
     low: AtomicBool,
+    /// Segments that were entered, the one that was found included.
+    entered: AtomicU32,
     segment_bytes: u32,
     step_bytes: u32,
     reserve: usize,
@@ -73,6 +75,7 @@ impl Spares {
         disk: Arc<dyn Disk>,
         ready: Vec<Segment>,
         next: u32,
+        is_begun: bool,
         segment_bytes: u32,
         options: &LogOptions,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Spares {
             queue: Mutex::new(ready.into()),
             work: Mutex::new(Work { filling: None, next }),
             low: AtomicBool::new(false),
+            entered: AtomicU32::new(is_begun.into()),
             segment_bytes,
             step_bytes: options.prepare_bytes.max(4096),
             reserve: options.reserve_segments,
@@ -97,9 +101,16 @@ impl Spares {
         self.queue.lock().len() <= self.reserve
     }
 
+    /// Is the log using up what was prepared? The first segment of a start does not count: an idle
+    /// log has time.
+    pub(crate) fn is_behind(&self) -> bool {
+        1 < self.entered.load(Ordering::Relaxed) && self.wants_more()
+    }
+
     /// Takes the next segment, with room for `bytes` bytes. Slow only where none is ready or none
     /// is large enough.
     pub(crate) fn take(&self, bytes: u32) -> Result<Segment, Trouble> {
+        self.entered.fetch_add(1, Ordering::Relaxed);
         let ready = self.queue.lock().pop_front();
         let segment = match ready {
             Some(segment) => segment,
