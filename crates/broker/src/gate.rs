@@ -62,7 +62,7 @@ pub(crate) struct Gate {
 #[derive(Clone, Copy)]
 pub(crate) struct Publisher<'a> {
     pub(crate) catalog: &'a Catalog,
-    pub(crate) vhost: &'a Arc<Vhost>,
+    pub(crate) vhost: &'a Vhost,
     pub(crate) who: Who<'a>,
 }
 

@@ -64,7 +64,8 @@ impl Outbox {
         match after {
             Some(after) if (durable < after || is_behind) && !joins => {
                 self.staged_after = self.staged_after.max(after);
-                if !extends(self.staged.last_mut(), session, &notice) {
+                let before = self.staged.last_mut().filter(|(same, _)| *same == session);
+                if !extends(before.map(|(_, it)| it), &notice) {
                     self.staged.push((session, notice));
                 }
             }
@@ -75,13 +76,7 @@ impl Outbox {
     /// Does this confirm go on where the last notice that leaves ends?
     fn joins_leaving(&self, session: SessionId, notice: &Notice) -> bool {
         let last = self.sessions.get(&session).and_then(|it| it.leaving.last());
-        match (last, notice) {
-            (
-                Some(Notice::Confirmed { channel: before, last, .. }),
-                Notice::Confirmed { channel, first, .. },
-            ) => before == channel && *last + 1 == *first,
-            _ => false,
-        }
+        last.is_some_and(|it| joined(it, notice).is_some())
     }
 
     fn leave(&mut self, session: SessionId, notice: Notice) {
@@ -89,17 +84,9 @@ impl Outbox {
         if slot.leaving.is_empty() {
             self.dirty.push(session);
         }
-        if let (
-            Some(Notice::Confirmed { channel: before, last, .. }),
-            Notice::Confirmed { channel, first, last: new_last },
-        ) = (slot.leaving.last_mut(), &notice)
-            && before == channel
-            && *last + 1 == *first
-        {
-            *last = *new_last;
-            return;
+        if !extends(slot.leaving.last_mut(), &notice) {
+            slot.leaving.push(notice);
         }
-        slot.leaving.push(notice);
     }
 
     /// Ends a turn: what this turn staged joins the ring, what is durable leaves it, and every
@@ -131,20 +118,25 @@ impl Outbox {
     }
 }
 
-/// Joins a confirm to the one before it. Returns whether it did.
-fn extends(before: Option<&mut (SessionId, Notice)>, session: SessionId, notice: &Notice) -> bool {
-    if let (
-        Some((same, Notice::Confirmed { channel: before, last, .. })),
-        Notice::Confirmed { channel, first, last: new_last },
-    ) = (before, notice)
-        && *same == session
-        && before == channel
-        && *last + 1 == *first
-    {
-        *last = *new_last;
-        return true;
+/// Two confirms in a row as one.
+fn joined(before: &Notice, notice: &Notice) -> Option<Notice> {
+    match (before, notice) {
+        (
+            Notice::Confirmed { channel, first, last },
+            Notice::Confirmed { channel: same, first: next, last: end },
+        ) if channel == same && *last + 1 == *next => {
+            Some(Notice::Confirmed { channel: *channel, first: *first, last: *end })
+        }
+        _ => None,
     }
-    false
+}
+
+/// Joins a confirm to the one before it. Returns whether it did.
+fn extends(before: Option<&mut Notice>, notice: &Notice) -> bool {
+    let Some(before) = before else { return false };
+    let Some(joined) = joined(before, notice) else { return false };
+    *before = joined;
+    true
 }
 
 #[cfg(test)]

@@ -350,12 +350,11 @@ impl SessionHandle {
         if self.broker.shared().has_failed() {
             return;
         }
-        let catalog = self.catalog();
         let mut others = Vec::new();
         for request in requests {
             match request {
                 Request::Publish(publish) => {
-                    if let Err(refusal) = self.admit(&catalog, publish, now) {
+                    if let Err(refusal) = self.admit(publish, now) {
                         self.forget_batch();
                         return self.refuse(channel, refusal, true);
                     }

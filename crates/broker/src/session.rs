@@ -48,10 +48,8 @@ pub struct SessionHandle {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) ledger: Ledger,
     gate: Gate,
-    /// What this batch is decided on.
-    catalog: Option<Arc<Catalog>>,
-    /// The virtual host in it.
-    entered: Option<Arc<Vhost>>,
+    /// What the publishes of a batch are decided on; between batches none is held.
+    snapshot: Option<Snapshot>,
     /// Commands for each shard, handed over at the end of a batch.
     pub(crate) outgoing: Vec<Vec<ShardCommand>>,
     /// Shards that have ever got something from this session.
@@ -63,6 +61,12 @@ pub struct SessionHandle {
     /// A batch that waits for room on the disk.
     stalled: Vec<Request>,
     last_now: Timestamp,
+}
+
+/// The newest catalog at one time, and the session's virtual host in it.
+struct Snapshot {
+    catalog: Arc<Catalog>,
+    vhost: Arc<Vhost>,
 }
 
 /// A message that is to be written before it is handed over.
@@ -93,8 +97,7 @@ impl Broker {
         }
         Ok(SessionHandle {
             gate: Gate::new(self.seed() ^ session.0),
-            catalog: None,
-            entered: None,
+            snapshot: None,
             broker: self.clone(),
             session,
             user,
@@ -155,10 +158,10 @@ impl SessionHandle {
         let broker = self.broker.clone();
         let _world = broker.world().read();
         self.refused.clear();
-        self.forget_snapshot();
         for request in requests.drain(..) {
             self.request(request, now);
         }
+        self.snapshot = None;
         self.hand_over(now);
     }
 
@@ -198,7 +201,7 @@ impl SessionHandle {
         match request {
             Request::Publish(publish) => self.publish(publish, now),
             other => {
-                self.forget_snapshot();
+                self.snapshot = None;
                 self.other_request(other, now);
             }
         }
@@ -208,42 +211,34 @@ impl SessionHandle {
         if self.refused.contains(&publish.channel) {
             return;
         }
-        let catalog = self.snapshot();
         let channel = publish.channel;
-        if let Err(refusal) = self.admit(&catalog, publish, now) {
+        if let Err(refusal) = self.admit(publish, now) {
             self.refuse(channel, refusal, true);
         }
-        self.catalog = Some(catalog);
     }
 
-    fn forget_snapshot(&mut self) {
-        self.catalog = None;
-        self.entered = None;
-    }
-
-    /// The newest catalog, looked up once per batch unless a request of the batch changes it.
-    fn snapshot(&mut self) -> Arc<Catalog> {
-        match self.catalog.take() {
-            Some(catalog) => catalog,
-            None => self.broker.shared().catalog.load_full(),
+    /// Taken once per batch unless a request of the batch changes the catalog.
+    fn snapshot(&mut self) -> Result<Snapshot, Refusal> {
+        if let Some(snapshot) = self.snapshot.take() {
+            return Ok(snapshot);
+        }
+        let catalog = self.broker.shared().catalog.load_full();
+        match catalog.vhost(&self.vhost).cloned() {
+            Some(vhost) => Ok(Snapshot { catalog, vhost }),
+            None => Err(Refusal::NoVhost(self.vhost.clone())),
         }
     }
 
     /// Admits one publish and prepares its commands.
-    pub(crate) fn admit(
-        &mut self,
-        catalog: &Catalog,
-        publish: Publish,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn admit(&mut self, publish: Publish, now: Timestamp) -> Result<(), Refusal> {
         let Publish { channel, message, mandatory, confirm } = publish;
         let confirm = confirm.map(|number| (channel, number));
-        let vhost = self.vhost_in(catalog)?;
+        let snapshot = self.snapshot()?;
         let who =
             Who { user: &self.user, vhost: &self.vhost, session: self.session, client_id: None };
-        let publisher = Publisher { catalog, vhost: &vhost, who };
+        let publisher = Publisher { catalog: &snapshot.catalog, vhost: &snapshot.vhost, who };
         let admitted = self.gate.admit(publisher, message);
-        self.entered = Some(vhost);
+        self.snapshot = Some(snapshot);
         let Admitted { message, destinations } = admitted?;
         if destinations.is_reply {
             // A requester that has gone wants no reply: it is dropped, and not returned.
@@ -295,12 +290,6 @@ impl SessionHandle {
             self.stores.push(Store { message, front, commands, keep, spill });
         }
         Ok(())
-    }
-
-    /// The session's virtual host, looked up once per batch.
-    fn vhost_in(&mut self, catalog: &Catalog) -> Result<Arc<Vhost>, Refusal> {
-        let found = self.entered.take().or_else(|| catalog.vhost(&self.vhost).cloned());
-        found.ok_or_else(|| Refusal::NoVhost(self.vhost.clone()))
     }
 
     fn confirm_at_once(&self, confirm: Option<(ChannelId, u64)>) {

@@ -21,6 +21,8 @@ use storage::{Log, Space};
 const LAZY_SYNC_MS: u64 = 200;
 /// Time between two looks at the house.
 const KEEP_HOUSE_MS: u64 = 500;
+/// Steps of preparing segments, while the log is behind, before reclaim has its turn.
+const STEPS_AT_ONCE: u32 = 16;
 const IDLE: Duration = Duration::from_millis(1_000);
 
 /// Signals to the threads, and the end of the log if there was one.
@@ -217,7 +219,7 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
             Ok(freed) => more |= freed,
             Err(error) => return signals.fail(&error.to_string()),
         }
-        loop {
+        for step in 1..=STEPS_AT_ONCE {
             let spill = broker.spill();
             let spaces = log.prepare().and_then(|log_space| {
                 Ok((log_space, spill.as_ref().map_or(Ok(Space::Plenty), |it| it.prepare())?))
@@ -231,6 +233,8 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
             if low || !is_behind || !signals.runs() {
                 break;
             }
+            // Reclaim has its turn, too: what it gives back need not be prepared.
+            more |= step == STEPS_AT_ONCE;
         }
         if !more {
             signals.house.wait(Duration::from_millis(KEEP_HOUSE_MS));

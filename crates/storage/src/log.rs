@@ -444,8 +444,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::Kept`] where the segment is not sealed, not there, retired already, ends a unit
-    /// of the one before it, or holds
-    /// the only copy of damaged bytes; otherwise as an append.
+    /// of the one before it, or holds the only copy of damaged bytes; otherwise as an append.
     pub fn retire(&self, id: SegmentId) -> Result<(), LogError> {
         let segment = self.table.get(id).ok_or(LogError::Kept(id, "it is not there"))?;
         if !segment.sealed {
