@@ -31,7 +31,7 @@ pub enum RunError {
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
     /// The log cannot be written any more; the line names file, offset, error and position.
-    #[error("{0}")]
+    #[error("the log cannot be synced any more, it has failed: {0}")]
     LogFailed(String),
 }
 
@@ -246,8 +246,8 @@ fn reload(server: &Server) {
 
 /// Ends the threads and closes the folder. When its log has failed, nothing may delay the end.
 fn stop(runtime: Runtime, node: &Node, result: Result<(), RunError>) -> Result<(), RunError> {
-    if let Err(RunError::LogFailed(why)) = &result {
-        tracing::error!("{why}");
+    if let Err(error @ RunError::LogFailed(_)) = &result {
+        tracing::error!("{error}");
         end_soon();
         runtime.shutdown_background();
         return result;

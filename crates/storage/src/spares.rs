@@ -25,6 +25,18 @@ pub(crate) enum Trouble {
     Failed { action: &'static str, file: String, error: io::Error },
 }
 
+impl Trouble {
+    /// The same once more, of what nothing can follow.
+    fn again(&self) -> Option<Self> {
+        let Self::Failed { action, file, error } = self else { return None };
+        let error = match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(error.kind(), error.to_string()),
+        };
+        Some(Self::Failed { action, file: file.clone(), error })
+    }
+}
+
 /// For what only takes space and may be tried again.
 fn reserving<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Trouble + 'a {
     move |error| {
@@ -51,6 +63,24 @@ struct Work {
     filling: Option<Filling>,
     /// Number of the next segment to be made.
     next: u32,
+    /// The first failure. The log hears of it only after `work` is free again: whoever comes in
+    /// between must not go on as if a sync that failed once had not been.
+    failure: Option<Trouble>,
+}
+
+impl Work {
+    fn check(&self) -> Result<(), Trouble> {
+        self.failure.as_ref().and_then(Trouble::again).map_or(Ok(()), Err)
+    }
+
+    fn keep_failure<T>(&mut self, done: Result<T, Trouble>) -> Result<T, Trouble> {
+        if let Err(trouble) = &done
+            && self.failure.is_none()
+        {
+            self.failure = trouble.again();
+        }
+        done
+    }
 }
 
 /// The queue of prepared segments and the one being prepared.
@@ -82,7 +112,7 @@ impl Spares {
         Self {
             disk,
             queue: Mutex::new(ready.into()),
-            work: Mutex::new(Work { filling: None, next }),
+            work: Mutex::new(Work { filling: None, next, failure: None }),
             low: AtomicBool::new(false),
             entered: AtomicU32::new(is_begun.into()),
             segment_bytes,
@@ -169,6 +199,12 @@ impl Spares {
 
     /// One step of preparing a segment; the last one puts it into the queue.
     fn step(&self, work: &mut Work) -> Result<(), Trouble> {
+        work.check()?;
+        let done = self.fill_further(work);
+        work.keep_failure(done)
+    }
+
+    fn fill_further(&self, work: &mut Work) -> Result<(), Trouble> {
         let mut filling = match work.filling.take() {
             Some(filling) => filling,
             None => self.start(work.next)?,
@@ -249,6 +285,12 @@ impl Spares {
     /// Takes a retired file back as a spare, or removes it where none is wanted.
     pub(crate) fn recycle(&self, retired: Segment) -> Result<(), Trouble> {
         let mut work = self.work.lock();
+        work.check()?;
+        let done = self.take_back(&mut work, retired);
+        work.keep_failure(done)
+    }
+
+    fn take_back(&self, work: &mut Work, retired: Segment) -> Result<(), Trouble> {
         let name = segment_name(retired.id);
         let reusable = retired.capacity == self.segment_bytes && self.sync;
         let scratch = scratch_name(work.next);
@@ -262,7 +304,7 @@ impl Spares {
         // The old name must be gone before the old header is.
         self.sync_names()?;
         let file = self.disk.open(&scratch).map_err(failed("open", &scratch))?;
-        match self.activate(&mut work, &scratch, &*file, true) {
+        match self.activate(work, &scratch, &*file, true) {
             Err(Trouble::Full) => self.give_back(&scratch),
             other => other,
         }
@@ -282,4 +324,41 @@ fn fill(file: &dyn DiskFile, from: u32, to: u32) -> io::Result<()> {
         at += count;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Fault, FaultKind, MemoryDisk};
+
+    fn spares(disk: &MemoryDisk) -> Spares {
+        let options = LogOptions { prepare_bytes: 4096, ..LogOptions::default() };
+        Spares::new(Arc::new(disk.clone()), Vec::new(), 1, false, 8192, &options)
+    }
+
+    fn told(trouble: Trouble) -> String {
+        match trouble {
+            Trouble::Full => "full".to_owned(),
+            Trouble::Failed { action, file, error } => format!("{action} {file} {error}"),
+        }
+    }
+
+    #[test]
+    fn whoever_comes_after_a_failure_is_told_of_that_one() {
+        let disk = MemoryDisk::new();
+        spares(&disk).take(1).map_err(told).unwrap();
+        let operations = disk.operations();
+        let mut failures = 0;
+        for at in 0..operations {
+            let disk = MemoryDisk::new();
+            disk.fail(Fault { at, kind: FaultKind::Eio, forever: false });
+            let spares = spares(&disk);
+            let Err(first) = spares.prepare().and_then(|_| spares.prepare()) else { continue };
+            failures += 1;
+            let first = told(first);
+            assert_eq!(spares.take(1).map_err(told).unwrap_err(), first);
+            assert_eq!(spares.prepare().map_err(told).unwrap_err(), first);
+        }
+        assert!(5 < failures, "{failures} of {operations}");
+    }
 }
