@@ -2,7 +2,8 @@
 """The real binary under hardship: `conformance/hardship.py [--broker target/release/ferrymq]`.
 
 Orderly stops under load, pauses, slow disks, no file descriptors left, clients that do not read,
-more messages than memory, storms of connections. Cases R2, R8, R10, R12 to R15 of the test plan. Each check prints `ok …` or
+more messages than memory, storms of connections, jumps of the clock, connections that die unseen, great
+numbers of everything. Cases R2, R8 to R16 of the test plan. Each check prints `ok …` or
 `FAIL …`; everything is on loopback and ends by itself.
 """
 
@@ -20,183 +21,13 @@ import threading
 import time
 
 from broker import Broken, Broker, ferrymq_command
+from clock_jumps import clock_jumps
+from explosion import explosion
+from half_open import half_open
+from score import Score, cpu_seconds, of_process, until
+from wire import Client, frame, method, publish, short
 
 MIB = 1 << 20
-
-
-# ---------------------------------------------------------------- a client of which we know each octet
-
-def short(text):
-    octets = text.encode()
-    return bytes([len(octets)]) + octets
-
-
-def frame(kind, channel, payload):
-    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
-
-
-def method(channel, class_id, method_id, arguments=b""):
-    return frame(1, channel, struct.pack(">HH", class_id, method_id) + arguments)
-
-
-def publish(exchange, key, body, persistent=True):
-    head = struct.pack(">H", 0) + short(exchange) + short(key) + b"\0"
-    properties = struct.pack(">HHQH", 60, 0, len(body), 0x1000) + (b"\2" if persistent else b"\1")
-    parts = [method(1, 60, 40, head), frame(2, 1, properties)]
-    parts += [frame(3, 1, body[at:at + 131000]) for at in range(0, len(body), 131000)]
-    return b"".join(parts)
-
-
-class Client:
-    """One connection, one channel, blocking."""
-
-    def __init__(self, port, source=None, receive_buffer=None, timeout=30):
-        self.socket = socket.socket()
-        self.socket.settimeout(timeout)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        if source:
-            self.socket.bind((source, 0))
-        self.socket.connect(("127.0.0.1", port))
-        self.buffer = b""
-        self.published = 0
-
-    def login(self):
-        self.socket.sendall(b"AMQP\0\0\x09\x01")
-        self.wait(10, 10)
-        response = b"\0guest\0guest"
-        start_ok = struct.pack(">I", 0) + short("PLAIN") + struct.pack(">I", len(response))
-        self.socket.sendall(method(0, 10, 11, start_ok + response + short("en_US")))
-        self.wait(10, 30)
-        tune_ok = method(0, 10, 31, struct.pack(">HIH", 2047, 131072, 0))
-        self.socket.sendall(tune_ok + method(0, 10, 40, short("/") + b"\0\0"))
-        self.wait(10, 41)
-        self.ask(20, 10, b"\0", 11)
-        return self
-
-    def receive(self):
-        octets = self.socket.recv(1 << 16)
-        if not octets:
-            raise ConnectionError("closed by the server")
-        self.buffer += octets
-
-    def next(self):
-        """Kind of frame and payload."""
-        while True:
-            if len(self.buffer) >= 7:
-                kind, _, length = struct.unpack(">BHI", self.buffer[:7])
-                if len(self.buffer) >= length + 8:
-                    payload = self.buffer[7:7 + length]
-                    self.buffer = self.buffer[length + 8:]
-                    return kind, payload
-            self.receive()
-
-    def wait(self, class_id, *method_ids):
-        """Skips to one of these methods; another close is an error."""
-        while True:
-            kind, payload = self.next()
-            if kind != 1:
-                continue
-            found = struct.unpack(">HH", payload[:4])
-            if found[0] == class_id and found[1] in method_ids:
-                return found[1], payload[4:]
-            if found in ((10, 50), (20, 40)):
-                raise ConnectionError(f"closed: {payload[6:80]!r}")
-
-    def ask(self, class_id, method_id, arguments, *answers):
-        self.socket.sendall(method(1, class_id, method_id, arguments))
-        return self.wait(class_id, *answers)
-
-    def declare(self, queue, passive=False):
-        bits = bytes([3 if passive else 2])
-        _, answer = self.ask(50, 10, b"\0\0" + short(queue) + bits + struct.pack(">I", 0), 11)
-        return struct.unpack(">I", answer[1 + answer[0]:5 + answer[0]])[0]
-
-    def bind(self, queue, exchange):
-        arguments = b"\0\0" + short(queue) + short(exchange) + short("") + b"\0"
-        self.ask(50, 20, arguments + struct.pack(">I", 0), 21)
-
-    def confirms(self):
-        self.ask(85, 10, b"\0", 11)
-
-    def consume(self, queue, automatic=False):
-        arguments = b"\0\0" + short(queue) + short("") + bytes([2 if automatic else 0])
-        self.ask(60, 20, arguments + struct.pack(">I", 0), 21)
-
-    def confirmed(self, outstanding):
-        """Waits for a confirm, and takes what it covers out of the set of tags; returns that."""
-        _, payload = self.wait(60, 80)
-        tag, multiple = struct.unpack(">QB", payload[:9])
-        covered = {it for it in outstanding if it <= tag} if multiple else {tag}
-        outstanding -= covered
-        return covered
-
-    def publish_all(self, count, octets_of, batch=200):
-        """Publishes and waits for all confirms, in batches."""
-        done = 0
-        while done < count:
-            number = min(batch, count - done)
-            self.socket.sendall(b"".join(octets_of(done + it) for it in range(number)))
-            outstanding = set(range(self.published + 1, self.published + number + 1))
-            self.published += number
-            done += number
-            while outstanding:
-                self.confirmed(outstanding)
-
-    def get(self, queue):
-        """Delivery tag, redelivered and body; None when the queue is empty."""
-        number, payload = self.ask(60, 70, b"\0\0" + short(queue) + b"\0", 71, 72)
-        if number == 72:
-            return None
-        tag, redelivered = struct.unpack(">QB", payload[:9])
-        length = struct.unpack(">Q", self.next()[1][4:12])[0]
-        body = b""
-        while len(body) < length:
-            body += self.next()[1]
-        return tag, bool(redelivered), body
-
-    def ack(self, tag):
-        self.socket.sendall(method(1, 60, 80, struct.pack(">QB", tag, 0)))
-
-    def close(self):
-        self.socket.close()
-
-
-# ------------------------------------------------------------------------------- what is checked
-
-class Score:
-    passed = failed = 0
-
-    def check(self, holds, text):
-        if holds:
-            self.passed += 1
-        else:
-            self.failed += 1
-        print(f"{'ok' if holds else 'FAIL'} {text}", flush=True)
-
-
-def of_process(pid, key):
-    """A figure of /proc/PID/status, in octets."""
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise Broken(f"no {key}")
-
-
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def until(seconds, condition):
-    """Whether the condition comes true within the seconds."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 class Life:
@@ -539,7 +370,8 @@ def storm(broker, score):
 
 
 CASES = {"stops": stops, "pauses": pauses, "slow-disk": slow_disk, "descriptors": descriptors,
-         "slow-readers": slow_readers, "memory": memory, "storm": storm}
+         "slow-readers": slow_readers, "memory": memory, "storm": storm, "clock": clock_jumps,
+         "half-open": half_open, "explosion": explosion}
 
 
 def main():
