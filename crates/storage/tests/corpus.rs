@@ -1,6 +1,9 @@
 //! Inputs of the fuzz target `log`: what holds of a folder whose files were spoiled as the input
 //! says. The target judges by the same function.
 
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
+
 use std::sync::{Arc, LazyLock};
 
 use storage::{Kind, Log, LogOptions, MemoryDisk, OpenError, Position, Recovery};
@@ -268,18 +271,7 @@ fn forge(start: Position, at: usize, salt: [u8; 4], source: &mut Source<'_>) -> 
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/log");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .expect("the corpus is part of the project")
-        .map(|it| it.expect("its files can be listed").path())
-        .collect();
-    paths.sort_unstable();
-    assert!(!paths.is_empty());
-    paths.retain(|path| {
-        let octets = std::fs::read(path).expect("its files can be read");
-        std::panic::catch_unwind(|| spoiled(&octets)).is_err()
-    });
-    assert_eq!(paths, [] as [std::path::PathBuf; 0]);
+    corpus::replay("log", spoiled);
 }
 
 /// Folders that are spoiled at random; `SPOIL_COUNT` sets another number, `SPOIL_SEED` others.

@@ -3,6 +3,9 @@
 //! reading of the same octets, which knows nothing but frames. The target judges by the same
 //! function.
 
+#[path = "../../../../fuzz/corpus.rs"]
+mod corpus;
+
 use crate::harness::{CLOSE_OK, Client, Peer, delivery, frame, header_frame, method_frame};
 use amqp091::{
     Event,
@@ -420,36 +423,14 @@ pub(crate) fn session(octets: &[u8]) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/session");
-    let paths = corpus(folder);
-    let fails = |path: &&std::path::PathBuf| {
-        let octets = std::fs::read(path).expect("its files can be read");
-        std::panic::catch_unwind(|| session(&octets)).is_err()
-    };
-    assert_eq!(paths.iter().filter(fails).collect::<Vec<_>>(), [] as [&std::path::PathBuf; 0]);
+    corpus::replay("session", session);
 }
 
 #[test]
 fn frames_methods_and_handshakes_of_the_corpora_are_taken() {
-    for (target, judge) in [
-        ("frame", [amqp091::fuzzing::frames, amqp091::fuzzing::handshake]),
-        ("method", [amqp091::fuzzing::method; 2]),
-    ] {
-        let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let paths = corpus(&folder);
-        let fails = |path: &&std::path::PathBuf| {
-            let octets = std::fs::read(path).expect("its files can be read");
-            std::panic::catch_unwind(|| judge.iter().for_each(|it| it(&octets))).is_err()
-        };
-        let failed: Vec<_> = paths.iter().filter(fails).collect();
-        assert_eq!(failed, [] as [&std::path::PathBuf; 0]);
-    }
-}
-
-fn corpus(folder: &str) -> Vec<std::path::PathBuf> {
-    let files = std::fs::read_dir(folder).expect("the corpus is part of the project");
-    let mut paths: Vec<_> = files.map(|it| it.expect("its files can be listed").path()).collect();
-    paths.sort_unstable();
-    assert!(!paths.is_empty());
-    paths
+    corpus::replay("frame", |octets| {
+        amqp091::fuzzing::frames(octets);
+        amqp091::fuzzing::handshake(octets);
+    });
+    corpus::replay("method", amqp091::fuzzing::method);
 }

@@ -1,6 +1,9 @@
 //! Inputs of the fuzz target `record` that are changes of the catalog. The target judges by the
 //! same function.
 
+#[path = "../../../../fuzz/corpus.rs"]
+mod corpus;
+
 use catalog::{Catalog, Change, PasswordHash};
 use std::sync::LazyLock;
 
@@ -45,16 +48,5 @@ fn rebuilt(catalog: &Catalog) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/record");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .expect("the corpus is part of the project")
-        .map(|it| it.expect("its files can be listed").path())
-        .collect();
-    paths.sort_unstable();
-    assert!(!paths.is_empty());
-    paths.retain(|path| {
-        let octets = std::fs::read(path).expect("its files can be read");
-        std::panic::catch_unwind(|| change(&octets)).is_err()
-    });
-    assert_eq!(paths, [] as [std::path::PathBuf; 0]);
+    corpus::replay("record", change);
 }

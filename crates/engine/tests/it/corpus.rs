@@ -1,6 +1,9 @@
 //! Inputs of the fuzz target `record`: what holds of any octets that stand where a record should
 //! be. The target judges by the same function.
 
+#[path = "../../../../fuzz/corpus.rs"]
+mod corpus;
+
 use bytes::Bytes;
 use engine::record::{Record, encode_counted, encode_removed, encode_stopped, kind, message_of};
 
@@ -67,16 +70,5 @@ fn message(payload: &[u8], decoded: Result<Record, engine::record::RecordError>)
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/record");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .expect("the corpus is part of the project")
-        .map(|it| it.expect("its files can be listed").path())
-        .collect();
-    paths.sort_unstable();
-    assert!(!paths.is_empty());
-    paths.retain(|path| {
-        let octets = std::fs::read(path).expect("its files can be read");
-        std::panic::catch_unwind(|| record(&octets)).is_err()
-    });
-    assert_eq!(paths, [] as [std::path::PathBuf; 0]);
+    corpus::replay("record", record);
 }

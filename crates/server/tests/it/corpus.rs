@@ -1,6 +1,9 @@
 //! Inputs of the fuzz target `config`: a configuration file, variables and flags. The target judges
 //! by the same function.
 
+#[path = "../../../../fuzz/corpus.rs"]
+mod corpus;
+
 use server::config::{ConfigErrors, KEYS, Loaded, Origin, Sources, load};
 use std::{path::Path, time::Duration};
 
@@ -73,18 +76,7 @@ fn check(loaded: &Loaded, path: &Path) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/config");
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .expect("the corpus is part of the project")
-        .map(|it| it.expect("its files can be listed").path())
-        .collect();
-    paths.sort_unstable();
-    assert!(!paths.is_empty());
     let own = tempfile::tempdir().expect("there is room");
     let file = own.path().join("ferrymq.toml");
-    paths.retain(|path| {
-        let octets = std::fs::read(path).expect("its files can be read");
-        std::panic::catch_unwind(|| configuration(&file, &octets)).is_err()
-    });
-    assert_eq!(paths, [] as [std::path::PathBuf; 0]);
+    corpus::replay("config", |octets| configuration(&file, octets));
 }
