@@ -9,7 +9,7 @@ use crate::{
     method::{Method, MethodIds},
     naming::Naming,
     output::Output,
-    publishing::{self, Content, PUBLISH, Published},
+    publishing::{self, Content, PUBLISH, Published, Samples},
     reply::{NO_METHOD, Reply, ReplyCode},
     transaction::{Full, Transaction},
 };
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use model::{
     ChannelId, ConsumerNumber, Delivery, Message, Name, Outcome, Publish, QueueId, Request,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 /// What the client told about itself, as far as channels care.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +97,8 @@ pub(crate) struct Channel {
     /// Whole frames of this channel that came while it waits, in order.
     pub(crate) stash: VecDeque<Bytes>,
     pub(crate) content: Content,
+    /// How the last publishes looked.
+    pub(crate) samples: Samples,
     pub(crate) mode: Mode,
     last_tag: u64,
     pub(crate) unsettled: Unsettled,
@@ -123,6 +125,7 @@ impl Channel {
             waiting: None,
             stash: VecDeque::new(),
             content: Content::default(),
+            samples: Samples::default(),
             mode: Mode::Plain,
             last_tag: 0,
             unsettled: Unsettled::default(),
@@ -165,7 +168,7 @@ impl Channel {
                 let text = "fast reply consumer does not exist";
                 return Err(Reply::new(ReplyCode::PreconditionFailed, text, PUBLISH));
             };
-            message = publishing::with_reply_address(&message, &reply.address);
+            message = Arc::new(publishing::with_reply_address(&message, &reply.address));
         }
         let confirm = match &mut self.mode {
             Mode::Confirm(confirms) => Some(confirms.issue()),

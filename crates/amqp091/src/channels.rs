@@ -15,7 +15,10 @@ pub(crate) const STASH_BYTES_MAX: usize = 1024 * 1024;
 /// still be answered: then it gets a number that is free.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    open: BTreeMap<u16, Box<Channel>>,
+    /// In the order of their numbers.
+    open: Vec<(u16, Box<Channel>)>,
+    /// Where the last look-up ended; frames come in runs.
+    recent: usize,
     /// Numbers of channels whose id is another one, by id.
     aliases: BTreeMap<u16, u16>,
     /// Ids of which answers may still come.
@@ -32,13 +35,27 @@ impl Channels {
     }
 
     pub(crate) fn get(&mut self, number: u16) -> Option<&mut Channel> {
-        self.open.get_mut(&number).map(|it| &mut **it)
+        let at = self.find(number)?;
+        self.recent = at;
+        Some(&mut self.open[at].1)
+    }
+
+    #[inline]
+    fn find(&self, number: u16) -> Option<usize> {
+        if self.open.get(self.recent).is_some_and(|it| it.0 == number) {
+            return Some(self.recent);
+        }
+        self.open.binary_search_by_key(&number, |it| it.0).ok()
+    }
+
+    fn peek(&self, number: u16) -> Option<&Channel> {
+        Some(&self.open[self.find(number)?].1)
     }
 
     /// The number of the channel that has this id; none when it is no more.
     pub(crate) fn number_of(&self, id: ChannelId) -> Option<u16> {
         let number = self.aliases.get(&id.0).copied().unwrap_or(id.0);
-        self.open.get(&number).filter(|it| it.id == id).map(|it| it.number)
+        self.peek(number).filter(|it| it.id == id).map(|it| it.number)
     }
 
     fn is_free(&self, id: u16) -> bool {
@@ -52,7 +69,8 @@ impl Channels {
             id = self.fresh_id();
             self.aliases.insert(id, number);
         }
-        self.open.insert(number, Box::new(Channel::new(number, ChannelId(id))));
+        let at = self.open.partition_point(|it| it.0 < number);
+        self.open.insert(at, (number, Box::new(Channel::new(number, ChannelId(id)))));
     }
 
     /// An id that nothing is known of. Ids go down from the highest, where numbers seldom are.
@@ -63,7 +81,7 @@ impl Channels {
                 self.stale.clear();
                 u16::MAX
             });
-            if self.is_free(self.id_next) && !self.open.contains_key(&self.id_next) {
+            if self.is_free(self.id_next) && self.peek(self.id_next).is_none() {
                 return self.id_next;
             }
         }
@@ -73,7 +91,8 @@ impl Channels {
     /// answer it.
     pub(crate) fn remove(&mut self, number: u16, is_stale: bool) -> VecDeque<Bytes> {
         self.crowded.remove(&number);
-        let Some(channel) = self.open.remove(&number) else { return VecDeque::new() };
+        let Some(at) = self.find(number) else { return VecDeque::new() };
+        let (_, channel) = self.open.remove(at);
         self.aliases.remove(&channel.id.0);
         if is_stale {
             self.stale.insert(channel.id.0);
@@ -88,23 +107,25 @@ impl Channels {
 
     /// Keeps whole frames of a channel for later.
     pub(crate) fn stash(&mut self, number: u16, frames: Bytes) {
-        if let Some(channel) = self.open.get_mut(&number) {
-            self.stash_bytes += frames.len();
+        let bytes = frames.len();
+        if let Some(channel) = self.get(number) {
             channel.stash.push_back(frames);
+            self.stash_bytes += bytes;
         }
     }
 
     /// Keeps frames that were taken out by [`Channels::unstash`] and could not be used up.
     pub(crate) fn stash_again(&mut self, number: u16, frames: Bytes) {
-        if let Some(channel) = self.open.get_mut(&number) {
-            self.stash_bytes += frames.len();
+        let bytes = frames.len();
+        if let Some(channel) = self.get(number) {
             channel.stash.push_front(frames);
+            self.stash_bytes += bytes;
         }
     }
 
     /// The frames that have waited longest, unless their channel still waits.
     pub(crate) fn unstash(&mut self, number: u16) -> Option<Bytes> {
-        let channel = self.open.get_mut(&number).filter(|it| it.waiting.is_none())?;
+        let channel = self.get(number).filter(|it| it.waiting.is_none())?;
         let frames = channel.stash.pop_front()?;
         self.stash_bytes -= frames.len();
         Some(frames)
@@ -112,7 +133,7 @@ impl Channels {
 
     /// Forgets the frames of a channel.
     pub(crate) fn drop_stash(&mut self, number: u16) {
-        while let Some(frames) = self.open.get_mut(&number).and_then(|it| it.stash.pop_front()) {
+        while let Some(frames) = self.get(number).and_then(|it| it.stash.pop_front()) {
             self.stash_bytes -= frames.len();
         }
     }
@@ -127,12 +148,12 @@ impl Channels {
 
     /// Numbers of the channels with frames that wait.
     pub(crate) fn with_stash(&self) -> Vec<u16> {
-        self.open.values().filter(|it| !it.stash.is_empty()).map(|it| it.number).collect()
+        self.open.iter().filter(|it| !it.1.stash.is_empty()).map(|it| it.0).collect()
     }
 
     /// Looks whether a channel has too many publishes without a confirm.
     pub(crate) fn count_unconfirmed(&mut self, number: u16) {
-        if self.open.get(&number).is_some_and(|it| it.is_crowded()) {
+        if self.peek(number).is_some_and(Channel::is_crowded) {
             self.crowded.insert(number);
         } else {
             self.crowded.remove(&number);

@@ -31,6 +31,43 @@ pub struct Output {
     shared_len: usize,
     sent: u64,
     frame_max: u32,
+    front: Front,
+}
+
+/// Method and header of the last delivery. The next one of the same consumer often differs in its
+/// tag and the size of its body alone.
+#[derive(Debug, Default)]
+struct Front {
+    octets: Vec<u8>,
+    channel: u16,
+    /// Where the delivery tag lies, behind the consumer's tag.
+    place_at: usize,
+    address_end: usize,
+    /// Where the size of the body lies, before the properties and the end of the frame.
+    size_at: usize,
+}
+
+/// Octets of a front that is worth keeping.
+const FRONT_BYTES_MAX: usize = 512;
+/// Where the consumer's tag lies: behind the frame's head, the method's ids and its length.
+const CONSUMER_TAG_AT: usize = FRAME_HEAD_LEN + 5;
+/// Octets of the delivery tag and of the bit for redelivered.
+const PLACE_LEN: usize = 9;
+
+impl Front {
+    /// Whether another delivery begins as this one did.
+    #[inline]
+    fn is_of(&self, channel: u16, consumer_tag: &str, message: &Message) -> bool {
+        if self.octets.is_empty() || self.channel != channel {
+            return false;
+        }
+        let tag = &self.octets[CONSUMER_TAG_AT..self.place_at];
+        let address = &self.octets[self.place_at + PLACE_LEN..self.address_end];
+        let properties = &self.octets[self.size_at + size_of::<u64>()..];
+        tag == consumer_tag.as_bytes()
+            && address == message.address()
+            && properties == message.properties()
+    }
 }
 
 /// A part of a body that goes out before `small[at..]`.
@@ -56,6 +93,7 @@ impl Output {
             shared_len: 0,
             sent: 0,
             frame_max: FRAME_MAX_UNTUNED,
+            front: Front::default(),
         }
     }
 
@@ -220,13 +258,52 @@ impl Output {
         message: &Message,
         properties: Option<&[u8]>,
     ) -> bool {
-        let mut place = [0; 9];
+        if properties.is_none() && self.front.is_of(channel, consumer_tag, message) {
+            self.deliver_another(delivery_tag, redelivered, message);
+            return true;
+        }
+        let at = self.small.len();
+        let mut place = [0; PLACE_LEN];
         place[..8].copy_from_slice(&delivery_tag.to_be_bytes());
         place[8] = redelivered.into();
         let tag_len = u8::try_from(consumer_tag.len()).expect("a tag has at most 255 octets");
         let front = [0, 60, 0, 60, tag_len];
         let method = [&front, consumer_tag.as_bytes(), &place, message.address()];
-        self.content_of(channel, method, properties, message)
+        let fits = self.content_of(channel, method, properties, message);
+        if fits && properties.is_none() {
+            self.keep_front(at, channel, consumer_tag, message);
+        }
+        fits
+    }
+
+    /// Keeps the front of the delivery that was just written at `at`.
+    fn keep_front(&mut self, at: usize, channel: u16, consumer_tag: &str, message: &Message) {
+        let place_at = CONSUMER_TAG_AT + consumer_tag.len();
+        let address_end = place_at + PLACE_LEN + message.address().len();
+        // Behind the end of the method's frame and the head of the header's: class and weight.
+        let size_at = address_end + FRAME_OVERHEAD + 4;
+        let end = size_at + size_of::<u64>() + message.properties().len();
+        let mut octets = std::mem::take(&mut self.front.octets);
+        octets.clear();
+        if end <= FRONT_BYTES_MAX {
+            octets.extend_from_slice(&self.small[at..at + end]);
+        }
+        self.front = Front { octets, channel, place_at, address_end, size_at };
+    }
+
+    /// Appends a delivery with the same front as the last one.
+    #[inline]
+    fn deliver_another(&mut self, delivery_tag: u64, redelivered: bool, message: &Message) {
+        let at = self.small.len();
+        let body_len = message.body_len();
+        let copied = if body_len < SHARED_LEN_MIN as u64 { body_len as usize } else { 0 };
+        self.small.reserve(self.front.octets.len() + FRAME_OVERHEAD + copied + 1);
+        self.small.extend_from_slice(&self.front.octets);
+        let (place_at, size_at) = (at + self.front.place_at, at + self.front.size_at);
+        self.small[place_at..place_at + 8].copy_from_slice(&delivery_tag.to_be_bytes());
+        self.small[place_at + 8] = redelivered.into();
+        self.small[size_at..size_at + 8].copy_from_slice(&body_len.to_be_bytes());
+        self.body(self.front.channel, message);
     }
 
     /// Appends `basic.get-ok` with its content, otherwise as [`Output::deliver`].
@@ -315,10 +392,23 @@ impl Output {
         header[12..].copy_from_slice(&message.body_len().to_be_bytes());
         self.small.extend_from_slice(&header);
         self.small.extend_from_slice(properties);
-        if message.body_len() < SHARED_LEN_MIN as u64 {
-            self.copied_body(channel, message);
-        } else {
+        self.body(channel, message);
+    }
+
+    /// Ends the header frame; appends body frames.
+    #[inline]
+    fn body(&mut self, channel: u16, message: &Message) {
+        let body_len = message.body_len();
+        if SHARED_LEN_MIN as u64 <= body_len {
             self.shared_body(channel, message);
+        } else if body_len as usize + FRAME_OVERHEAD <= self.frame_max as usize
+            && body_len == message.first_body_part().len() as u64
+            && 0 < body_len
+        {
+            self.body_begun(channel, body_len);
+            self.small.extend_from_slice(message.first_body_part());
+        } else {
+            self.copied_body(channel, message);
         }
         self.small.push(FRAME_END);
     }
@@ -382,7 +472,11 @@ mod tests {
     use super::*;
     use crate::frame::{Frame, content_header, take_frame};
     use bytes::BytesMut;
-    use model::{Name, message::Layout, properties::Facts};
+    use model::{
+        Name,
+        message::Layout,
+        properties::{Facts, Properties},
+    };
     use proptest::prelude::*;
 
     const NO_PROPERTIES: [u8; 2] = [0, 0];
@@ -554,6 +648,34 @@ mod tests {
         }
         assert!(output.capacity() < 512 * 1024, "{}", output.capacity());
         taken(&mut output, 10_000);
+    }
+
+    #[test]
+    fn delivery_like_the_last_one_is_written_like_any_other() {
+        let properties = |priority| {
+            let some = Properties { priority, ..Properties::default() };
+            some.encoded()
+        };
+        let mut same = Output::new();
+        for number in 0..2_000_u64 {
+            // Each part changes now and then, and alone.
+            let is_at = |every: u64| (number / every).is_multiple_of(2);
+            let (channel, tag) = (if is_at(3) { 1 } else { 2 }, if is_at(5) { "t" } else { "u" });
+            let key = if is_at(7) { "key" } else { "kez" };
+            let exchange = if is_at(11) { "ex" } else { "" };
+            let priority = is_at(13).then_some(4);
+            let length = [16, 17, 0, 9_000, 5_000][(number % 5) as usize];
+            let message = match number % 17 {
+                0 => message_in_parts(3_000, 7),
+                _ => Message::new(exchange, key, &properties(priority), &body(length)),
+            };
+            let own = properties(Some(9));
+            let own = (number % 19 == 0).then_some(&own[..]);
+            let mut fresh = Output::new();
+            assert!(fresh.deliver(channel, tag, number, is_at(1), &message, own));
+            assert!(same.deliver(channel, tag, number, is_at(1), &message, own));
+            assert_eq!(taken(&mut same, 10_000), taken(&mut fresh, 10_000), "delivery {number}");
+        }
     }
 
     #[test]

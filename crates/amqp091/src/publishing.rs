@@ -12,12 +12,15 @@ use model::{
     message::Layout,
     properties::{self, PropertiesError},
 };
+use std::sync::Arc;
 
 /// The queue name that stands for the reply address of the channel.
 pub(crate) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// Class and method id of `basic.publish`.
 pub(crate) const PUBLISH: MethodIds = (60, 40);
 
+/// Where the size of the body lies in a content header.
+const SIZE_AT: usize = 4;
 /// Bodies up to this size, in several parts, are copied together.
 const COPIED_LEN_MAX: usize = 4 * 1024;
 
@@ -68,7 +71,7 @@ impl From<ContentError> for Reply {
 /// A publish with all its frames.
 #[derive(Debug)]
 pub(crate) struct Published {
-    pub(crate) message: Message,
+    pub(crate) message: Arc<Message>,
     pub(crate) mandatory: bool,
     /// Replies shall come to the channel itself.
     pub(crate) wants_reply: bool,
@@ -115,7 +118,113 @@ pub(crate) fn whole(
         body: body.start - start..body.end - start,
     };
     let message = Message::within(span.slice(start..body.end), &layout, Vec::new(), &facts);
+    let message = Arc::new(message);
     Some((Published { message, mandatory: view.mandatory, wants_reply }, end))
+}
+
+/// The last publish of a channel, without its body. A publisher mostly sends many that differ in
+/// their bodies alone: these are known by comparing octets, and nothing of them is parsed again.
+#[derive(Debug)]
+struct Sample {
+    /// From the method's payload to the end of the header frame.
+    octets: Bytes,
+    /// Where in them the size of the body lies.
+    size_at: usize,
+    message: Message,
+    mandatory: bool,
+}
+
+/// Octets that a sample has at most: it stays as long as its channel.
+const SAMPLE_BYTES_MAX: usize = 1024;
+
+/// The sample that a channel has, if any, and how often in a row it was of no use.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    last: Option<Box<Sample>>,
+    misses: u32,
+}
+
+/// A publisher whose publishes all differ gets a new sample this often only.
+const SAMPLE_MISSES: u32 = 64;
+/// In vain as often as this: they differ.
+const SAMPLE_MISSES_SOON: u32 = 2;
+
+impl Samples {
+    /// See [`Sample::another`].
+    #[inline]
+    pub(crate) fn another(
+        &mut self,
+        span: &Bytes,
+        method: &FramePlace,
+        bytes_max: u64,
+    ) -> Option<(Published, usize)> {
+        let found = self.last.as_ref()?.another(span, method, bytes_max);
+        self.misses = if found.is_some() { 0 } else { self.misses.wrapping_add(1) };
+        found
+    }
+
+    /// The sample was of no use for this publish, which [`whole`] has found: it may be the next.
+    pub(crate) fn learn(&mut self, span: &Bytes, method: &FramePlace, published: &Published) {
+        let is_due = self.misses <= SAMPLE_MISSES_SOON || self.misses % SAMPLE_MISSES == 0;
+        if self.last.is_none() || is_due {
+            self.last = Sample::of(span, method, published).map(Box::new);
+        }
+    }
+}
+
+impl Sample {
+    /// `None` when each of its kind needs a second look.
+    fn of(span: &Bytes, method: &FramePlace, published: &Published) -> Option<Self> {
+        let header = frame::frame_at(span, method.end(), u32::MAX).ok()??;
+        let octets = &span[method.payload.start..header.end()];
+        if !published.message.plain || SAMPLE_BYTES_MAX < octets.len() {
+            return None;
+        }
+        let octets = Bytes::copy_from_slice(octets);
+        Some(Self {
+            size_at: header.payload.start - method.payload.start + SIZE_AT,
+            message: published.message.another(octets.clone(), &(octets.len()..octets.len())),
+            mandatory: published.mandatory,
+            octets,
+        })
+    }
+
+    /// What [`whole`] returns, when the publish in `method` and this one have the same front.
+    #[inline]
+    fn another(
+        &self,
+        span: &Bytes,
+        method: &FramePlace,
+        bytes_max: u64,
+    ) -> Option<(Published, usize)> {
+        let start = method.payload.start;
+        let front = span.get(start..start + self.octets.len())?;
+        let (before, rest) = front.split_at(self.size_at);
+        let (size, after) = rest.split_first_chunk()?;
+        let size = u64::from_be_bytes(*size);
+        let is_same = *before == self.octets[..self.size_at]
+            && *after == self.octets[self.size_at + size_of::<u64>()..];
+        if !is_same || bytes_max < size {
+            return None;
+        }
+        let header_end = start + self.octets.len();
+        let (body, end) = match size {
+            0 => (header_end - 1..header_end - 1, header_end),
+            size => {
+                let body = frame::frame_at(span, header_end, u32::MAX).ok()??;
+                let is_body = body.kind == FrameKind::Body && body.channel == method.channel;
+                if !is_body || body.payload.len() as u64 != size {
+                    return None;
+                }
+                let end = body.end();
+                (body.payload, end)
+            }
+        };
+        let octets = span.slice(start..body.end);
+        let message = self.message.another(octets, &(body.start - start..body.end - start));
+        let message = Arc::new(message);
+        Some((Published { message, mandatory: self.mandatory, wants_reply: false }, end))
+    }
 }
 
 /// The frames of a publish that came so far.
@@ -245,7 +354,7 @@ impl Partial {
         let layout =
             Layout { address: 0, properties: address.len()..front, body: front..buffer.len() };
         let wants_reply = facts.reply_to == Some(REPLY_TO);
-        let message = Message::within(Bytes::from(buffer), &layout, rest, &facts);
+        let message = Arc::new(Message::within(Bytes::from(buffer), &layout, rest, &facts));
         Ok(Published { message, mandatory: self.view.mandatory, wants_reply })
     }
 }
@@ -308,6 +417,74 @@ mod tests {
         for length in 0..span.len() - 4 {
             assert!(whole(&span.slice(..length), &place, &view(), 100).is_none());
         }
+    }
+
+    fn publish(channel: u16, body: &[u8]) -> Bytes {
+        let header = frame(2, channel, &header_payload(body.len() as u64));
+        let parts = [frame(1, channel, &method_payload()), header].concat();
+        let body = if body.is_empty() { Vec::new() } else { frame(3, channel, body) };
+        Bytes::from([parts, body].concat())
+    }
+
+    fn like_the_last(samples: &mut Samples, span: &Bytes) -> Option<(Published, usize)> {
+        let place = frame::frame_at(span, 0, 4_096).expect("good").expect("whole");
+        samples.another(span, &place, 100)
+    }
+
+    fn learnt(span: &Bytes) -> Samples {
+        let mut samples = Samples::default();
+        assert!(like_the_last(&mut samples, span).is_none());
+        let place = frame::frame_at(span, 0, 4_096).expect("good").expect("whole");
+        let (published, _) = whole(span, &place, &view(), 100).expect("a publish");
+        samples.learn(span, &place, &published);
+        samples
+    }
+
+    #[test]
+    fn publish_like_the_last_one_needs_no_second_look() {
+        for learnt_from in [&b"body"[..], b"", b"a longer one"] {
+            let mut samples = learnt(&publish(7, learnt_from));
+            for body in [&b"other"[..], b"", b"x", &[7; 100]] {
+                let span = publish(7, body);
+                let more = Bytes::from([&span[..], b"more"].concat());
+                let (published, end) = like_the_last(&mut samples, &more).expect("alike");
+                check(&published, body);
+                assert_eq!(end, span.len());
+                for length in 0..span.len() {
+                    let cut = span.slice(..length);
+                    let place = frame::frame_at(&cut, 0, 4_096).expect("good");
+                    let Some(place) = place else { continue };
+                    assert!(samples.another(&cut, &place, 100).is_none(), "{length} octets");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn publish_unlike_the_last_one_is_looked_at() {
+        let span = publish(7, b"body");
+        let mut samples = learnt(&span);
+        assert!(like_the_last(&mut samples, &publish(8, b"body")).is_none(), "another channel");
+        assert!(like_the_last(&mut samples, &publish(7, &[7; 101])).is_none(), "too large");
+        // Another front is not this one; the body may be any but for its frame.
+        for at in frame::FRAME_HEAD_LEN..span.len() - b"body".len() - 1 {
+            let mut octets = span.to_vec();
+            octets[at] ^= 1;
+            let octets = Bytes::from(octets);
+            let Ok(Some(place)) = frame::frame_at(&octets, 0, 4_096) else { continue };
+            let found = samples.another(&octets, &place, 100);
+            assert!(found.is_none(), "octet {at}");
+        }
+    }
+
+    #[test]
+    fn publish_with_headers_is_looked_at_every_time() {
+        let headers =
+            Properties { headers: Some(model::Table::default()), ..Properties::default() };
+        let header = [&[0, 60, 0, 0][..], &0_u64.to_be_bytes(), &headers.encoded()].concat();
+        let span = Bytes::from([frame(1, 7, &method_payload()), frame(2, 7, &header)].concat());
+        let mut samples = learnt(&span);
+        assert!(like_the_last(&mut samples, &span).is_none());
     }
 
     #[test]

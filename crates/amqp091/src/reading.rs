@@ -205,6 +205,19 @@ impl Session {
         if channel.waiting.is_some() || !(is_replay || channel.stash.is_empty()) {
             return Ok(if is_replay { Step::Stop } else { self.stash_run(span, place) });
         }
+        // Where this is another publish like the last one, nothing more need be asked.
+        if self.blocked.is_none()
+            && place.kind == FrameKind::Method
+            && channel.content.is_nothing()
+            && let Some((published, end)) =
+                channel.samples.another(span, place, self.config.message_bytes_max)
+        {
+            channel.publish(published, sink.requests)?;
+            if channel.is_crowded() {
+                self.channels.count_unconfirmed(place.channel);
+            }
+            return Ok(Step::To(end));
+        }
         self.channel_frame(span, place, sink)
     }
 
@@ -382,6 +395,7 @@ impl Session {
         if channel.content.is_nothing()
             && let Some((published, end)) = publishing::whole(span, place, &view, bytes_max)
         {
+            channel.samples.learn(span, place, &published);
             channel.publish(published, sink.requests)?;
             if channel.is_crowded() {
                 self.channels.count_unconfirmed(place.channel);

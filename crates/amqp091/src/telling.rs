@@ -68,7 +68,7 @@ impl Session {
                 Ok(())
             }
             Notice::Closed { refusal } => {
-                self.close(refusal, sink.output);
+                self.close(*refusal, sink.output);
                 Ok(())
             }
             Notice::Fetched { channel, .. }

@@ -68,7 +68,7 @@ mod tests {
 
     fn publish(body: &[u8]) -> Publish {
         let message = Message::new("", "q", &[0, 0], body);
-        Publish { channel: ChannelId(1), message, mandatory: false, confirm: None }
+        Publish { channel: ChannelId(1), message: message.into(), mandatory: false, confirm: None }
     }
 
     fn held(tag: u64) -> Held {

@@ -361,7 +361,7 @@ impl Broker {
     /// Ends every session with this reason.
     pub fn close_sessions(&self, refusal: &Refusal) {
         for connected in self.0.sessions.lock().values() {
-            connected.mailbox.push(Notice::Closed { refusal: refusal.clone() });
+            connected.mailbox.push(Notice::Closed { refusal: refusal.clone().into() });
         }
     }
 

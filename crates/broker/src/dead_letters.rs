@@ -10,7 +10,7 @@ use engine::{
     Place, dead_letter,
     record::{MessageRecord, Target},
 };
-use model::{LogPosition, Message, ShardId, Timestamp};
+use model::{LogPosition, Message, QueueId, ShardId, Timestamp};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use storage::LogError;
@@ -58,18 +58,20 @@ pub(crate) fn forward(dead: &Dead, shared: &Shared, now: Timestamp) -> Result<Fo
         spilled = shared.spill_message(&letter)?;
     }
     let letter = Arc::new(letter);
-    let mut published: Vec<(ShardId, Published)> = Vec::new();
+    let mut shards: Vec<(ShardId, Vec<QueueId>)> = Vec::new();
     for target in targets {
-        if let Some((_, it)) = published.iter_mut().find(|(shard, _)| *shard == target.shard) {
-            it.queues.push(target.queue);
-            continue;
+        match shards.iter_mut().find(|(shard, _)| *shard == target.shard) {
+            Some((_, queues)) => queues.push(target.queue),
+            None => shards.push((target.shard, vec![target.queue])),
         }
-        let queues: Queues = std::iter::once(target.queue).collect();
+    }
+    let published = shards.into_iter().map(|(shard, queues)| {
+        let queues = Queues::of(&queues);
         let (message, redelivered) = (Arc::clone(&letter), dead.redelivered);
         let it = Published { message, place, spilled, room, redelivered, queues, confirm: None };
-        published.push((target.shard, it));
-    }
-    Ok(Forwarded { record, published })
+        (shard, it)
+    });
+    Ok(Forwarded { record, published: published.collect() })
 }
 
 /// The queues that the dead letter goes to. A cycle of automatic deaths ends here.

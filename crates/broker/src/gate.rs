@@ -4,7 +4,8 @@
 use catalog::{Catalog, ExchangeKind, Route, RouteError, RoutedQueue, User, Vhost, Who};
 use foldhash::HashMap;
 use model::{
-    Message, Name, Refusal, ResourceKind, ShardId, Table, Value, limits, properties::Properties,
+    Message, Name, QueueId, Refusal, ResourceKind, ShardId, Table, Value, limits,
+    properties::Properties,
 };
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -23,36 +24,58 @@ pub(crate) struct Destinations {
     pub(crate) queues: SmallVec<[RoutedQueue; 2]>,
     /// The address is a requester's own.
     pub(crate) is_reply: bool,
+    /// Whether some queue writes a transient message to the log, and a persistent one.
+    keeps: [bool; 2],
+    /// Whether some queue does not.
+    passes: [bool; 2],
 }
 
 impl Destinations {
     fn of(route: &Route, message: &Message) -> Self {
         let is_reply =
             message.exchange().is_empty() && message.routing_key().starts_with(REPLY_PREFIX);
-        let mut destinations = Self { is_reply, ..Self::default() };
+        let mut shards: SmallVec<[(ShardId, SmallVec<[QueueId; 2]>); 2]> = SmallVec::new();
         for it in &route.queues {
-            destinations.queues.push(*it);
-            let shards = &mut destinations.shards;
             match shards.iter_mut().find(|(shard, _)| *shard == it.shard) {
                 Some((_, queues)) => queues.push(it.queue),
-                None => shards.push((it.shard, std::iter::once(it.queue).collect())),
+                None => shards.push((it.shard, SmallVec::from_slice(&[it.queue]))),
             }
         }
-        destinations
+        let some = |keeps, persistent| route.queues.iter().any(|it| it.keeps(persistent) == keeps);
+        Self {
+            shards: shards.iter().map(|(shard, queues)| (*shard, Queues::of(queues))).collect(),
+            queues: route.queues.iter().copied().collect(),
+            is_reply,
+            keeps: [some(true, false), some(true, true)],
+            passes: [some(false, false), some(false, true)],
+        }
+    }
+
+    /// Some queue writes it to the log.
+    pub(crate) fn keeps(&self, persistent: bool) -> bool {
+        self.keeps[usize::from(persistent)]
+    }
+
+    /// Some queue does not.
+    pub(crate) fn passes(&self, persistent: bool) -> bool {
+        self.passes[usize::from(persistent)]
     }
 }
 
 /// A publish that may go on.
-pub(crate) struct Admitted {
+pub(crate) struct Admitted<'a> {
     pub(crate) message: Arc<Message>,
-    pub(crate) destinations: Arc<Destinations>,
+    pub(crate) destinations: &'a Destinations,
 }
 
 /// What one session's publishes go through.
 #[derive(Default)]
 pub(crate) struct Gate {
     version: u64,
-    last: Option<(Box<[u8]>, Arc<Destinations>)>,
+    /// Where the last publish went.
+    last: Arc<Destinations>,
+    /// Others of this address go there too; empty when that is not so.
+    last_address: Vec<u8>,
     routes: HashMap<Box<[u8]>, Arc<Destinations>>,
     route: Route,
     random: u64,
@@ -75,51 +98,48 @@ impl Gate {
     ///
     /// # Errors
     /// The refusal that ends its channel.
+    #[inline]
     pub(crate) fn admit(
         &mut self,
         publisher: Publisher<'_>,
-        message: Message,
-    ) -> Result<Admitted, Refusal> {
+        message: Arc<Message>,
+    ) -> Result<Admitted<'_>, Refusal> {
         let version = publisher.catalog.version();
         if self.version != version {
             self.version = version;
-            self.last = None;
+            self.last_address.clear();
             self.routes.clear();
         }
         if !message.plain {
             return self.admit_closely(publisher, message);
         }
-        let address = message.address();
-        if let Some((before, destinations)) = &self.last
-            && **before == *address
-        {
-            let destinations = Arc::clone(destinations);
-            return Ok(Admitted { message: Arc::new(message), destinations });
+        if *self.last_address != *message.address() {
+            self.look_up(publisher, &message)?;
         }
-        let destinations = match self.routes.get(address) {
-            Some(known) => Arc::clone(known),
-            None => self.find(publisher, &message)?,
-        };
-        self.last = self.routes.get_key_value(address).map(|(k, v)| (k.clone(), Arc::clone(v)));
-        Ok(Admitted { message: Arc::new(message), destinations })
+        Ok(Admitted { message, destinations: &self.last })
     }
 
-    fn find(
-        &mut self,
-        publisher: Publisher<'_>,
-        message: &Message,
-    ) -> Result<Arc<Destinations>, Refusal> {
+    /// Finds where the message goes, in memory or in the catalog.
+    fn look_up(&mut self, publisher: Publisher<'_>, message: &Message) -> Result<(), Refusal> {
+        self.last_address.clear();
+        let address = message.address();
+        if let Some(known) = self.routes.get(address) {
+            self.last = Arc::clone(known);
+            self.last_address.extend_from_slice(address);
+            return Ok(());
+        }
         let keys = [message.routing_key()];
         publisher.catalog.authorize_publish(&publisher.who, message.exchange(), &keys)?;
         self.route(publisher, message.exchange(), &keys, message.properties())?;
-        let destinations = Arc::new(Destinations::of(&self.route, message));
+        self.last = Arc::new(Destinations::of(&self.route, message));
         if is_repeatable(publisher.vhost) {
             if ROUTES_MAX <= self.routes.len() {
                 self.routes.clear();
             }
-            self.routes.insert(message.address().into(), Arc::clone(&destinations));
+            self.routes.insert(address.into(), Arc::clone(&self.last));
+            self.last_address.extend_from_slice(address);
         }
-        Ok(destinations)
+        Ok(())
     }
 
     fn route(
@@ -141,8 +161,8 @@ impl Gate {
     fn admit_closely(
         &mut self,
         publisher: Publisher<'_>,
-        message: Message,
-    ) -> Result<Admitted, Refusal> {
+        message: Arc<Message>,
+    ) -> Result<Admitted<'_>, Refusal> {
         let exchange = message.exchange();
         publisher.catalog.authorize_publish(&publisher.who, exchange, &[])?;
         let facts = message.facts();
@@ -161,10 +181,14 @@ impl Gate {
         // Blind copies are nobody's business, and one spelling of every type goes on.
         let is_to_change = !blind_copies.is_empty() || facts.is_aliased;
         self.route(publisher, exchange, &keys, message.properties())?;
-        let destinations = Arc::new(Destinations::of(&self.route, &message));
+        self.last_address.clear();
+        self.last = Arc::new(Destinations::of(&self.route, &message));
         drop(keys);
-        let message = if is_to_change { without_blind_copies(&message) } else { message };
-        Ok(Admitted { message: Arc::new(message), destinations })
+        let message = match is_to_change {
+            true => Arc::new(without_blind_copies(&message)),
+            false => message,
+        };
+        Ok(Admitted { message, destinations: &self.last })
     }
 }
 

@@ -6,11 +6,35 @@ use engine::{Command, DeathReason, Place};
 use model::{
     ChannelId, EntryId, LogPosition, Message, Name, Notice, QueueId, QueuePolicy, SessionId,
 };
-use smallvec::SmallVec;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
-/// Queues of one shard that a message goes to; two stand inline.
-pub(crate) type Queues = SmallVec<[QueueId; 2]>;
+/// Queues of one shard that a message goes to. Many are a list that all messages of an address
+/// share.
+#[derive(Clone, Debug)]
+pub(crate) enum Queues {
+    One([QueueId; 1]),
+    Many(Arc<[QueueId]>),
+}
+
+impl Queues {
+    pub(crate) fn of(queues: &[QueueId]) -> Self {
+        match queues {
+            [one] => Self::One([*one]),
+            many => Self::Many(many.into()),
+        }
+    }
+}
+
+impl Deref for Queues {
+    type Target = [QueueId];
+
+    fn deref(&self) -> &[QueueId] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
 
 /// A batch for one shard.
 #[derive(Debug)]

@@ -10,9 +10,13 @@ use stdx::seeded::{Seeded, is_sown};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    sessions: HashMap<SessionId, Slot>,
-    /// Sessions with something in `leaving`.
-    dirty: Vec<SessionId>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    by_session: HashMap<SessionId, usize>,
+    /// Where the last look-up ended; notices come in runs.
+    recent: usize,
+    /// Slots with something in `leaving`.
+    dirty: Vec<usize>,
     /// What this turn left to wait, and the newest position that any of it waits for.
     staged: Vec<(SessionId, Notice)>,
     staged_after: LogPosition,
@@ -23,6 +27,7 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 struct Slot {
+    session: SessionId,
     mailbox: Arc<Mailbox>,
     leaving: Vec<Notice>,
 }
@@ -39,14 +44,32 @@ const SPARE_MAX: usize = 16;
 impl Outbox {
     /// Notices of this session go to this mailbox.
     pub(crate) fn register(&mut self, session: SessionId, mailbox: &Arc<Mailbox>) {
-        self.sessions
-            .entry(session)
-            .or_insert_with(|| Slot { mailbox: Arc::clone(mailbox), leaving: Vec::new() });
+        if self.find(session).is_none() {
+            let slot = Slot { session, mailbox: Arc::clone(mailbox), leaving: Vec::new() };
+            let at = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(None);
+                self.slots.len() - 1
+            });
+            self.slots[at] = Some(slot);
+            self.by_session.insert(session, at);
+        }
+    }
+
+    #[inline]
+    fn find(&mut self, session: SessionId) -> Option<&mut Slot> {
+        let is_of = |it: &Option<Slot>| it.as_ref().is_some_and(|it| it.session == session);
+        if !self.slots.get(self.recent).is_some_and(is_of) {
+            self.recent = *self.by_session.get(&session)?;
+        }
+        self.slots[self.recent].as_mut()
     }
 
     /// What is still to be said to the session is dropped.
     pub(crate) fn forget(&mut self, session: SessionId) {
-        self.sessions.remove(&session);
+        if let Some(at) = self.by_session.remove(&session) {
+            self.slots[at] = None;
+            self.free.push(at);
+        }
     }
 
     /// Says it at the end of this turn, or once `after` is durable.
@@ -74,18 +97,19 @@ impl Outbox {
     }
 
     /// Does this confirm go on where the last notice that leaves ends?
-    fn joins_leaving(&self, session: SessionId, notice: &Notice) -> bool {
-        let last = self.sessions.get(&session).and_then(|it| it.leaving.last());
+    fn joins_leaving(&mut self, session: SessionId, notice: &Notice) -> bool {
+        let last = self.find(session).and_then(|it| it.leaving.last());
         last.is_some_and(|it| joined(it, notice).is_some())
     }
 
     fn leave(&mut self, session: SessionId, notice: Notice) {
-        let Some(slot) = self.sessions.get_mut(&session) else { return };
-        if slot.leaving.is_empty() {
-            self.dirty.push(session);
-        }
+        let Some(slot) = self.find(session) else { return };
+        let is_first = slot.leaving.is_empty();
         if !extends(slot.leaving.last_mut(), &notice) {
             slot.leaving.push(notice);
+        }
+        if is_first {
+            self.dirty.push(self.recent);
         }
     }
 
@@ -109,8 +133,8 @@ impl Outbox {
                 self.spare.push(batch.notices);
             }
         }
-        for session in self.dirty.drain(..) {
-            if let Some(slot) = self.sessions.get_mut(&session) {
+        for at in self.dirty.drain(..) {
+            if let Some(slot) = &mut self.slots[at] {
                 slot.mailbox.push_all(&mut slot.leaving);
             }
         }

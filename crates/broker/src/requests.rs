@@ -288,6 +288,7 @@ impl SessionHandle {
             name: queue.name.clone(),
             vhost: queue.vhost_name.clone(),
         };
+        let refusal = refusal.into();
         let otherwise = Box::new(Notice::Refused { channel, refusal, publish: false });
         let shard = self.shard_of(queue);
         let (queue, otherwise) = (queue.id, Some(otherwise));

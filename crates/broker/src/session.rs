@@ -245,14 +245,14 @@ impl SessionHandle {
             if let Some(requester) = self.broker.replies().requester(message.routing_key()) {
                 requester.reply(message);
             }
-            self.confirm_at_once(confirm);
+            confirm_at_once(&self.mailbox, confirm);
             return Ok(());
         }
         if destinations.queues.is_empty() {
             if mandatory && !is_sown(Seeded::NotReturned) {
                 self.mailbox.push(Notice::Returned { channel, message });
             }
-            self.confirm_at_once(confirm);
+            confirm_at_once(&self.mailbox, confirm);
             return Ok(());
         }
         if 1 < destinations.shards.len()
@@ -261,46 +261,47 @@ impl SessionHandle {
             self.ledger.open(channel, number, destinations.shards.len());
         }
         let room = self.broker.shared().budget.has_room();
-        let keep = destinations.queues.iter().any(|it| it.keeps(message.persistent));
-        let passing = destinations.queues.iter().any(|it| !it.keeps(message.persistent));
-        let spill = passing && !room;
-        let mut commands = SmallVec::new();
-        for (shard, queues) in &destinations.shards {
-            let outgoing = usize::from(shard.0) % self.outgoing.len();
-            if keep || spill {
-                commands.push((outgoing, self.outgoing[outgoing].len()));
-            }
-            self.outgoing[outgoing].push(ShardCommand::Publish(Published {
-                message: Arc::clone(&message),
-                place: Place::Memory,
-                spilled: Place::Memory,
-                room,
-                redelivered: false,
-                queues: Queues::from_slice(queues),
-                confirm,
-            }));
-        }
+        let keep = destinations.keeps(message.persistent);
+        let spill = !room && destinations.passes(message.persistent);
         if keep || spill {
+            let commands = destinations.shards.iter().map(|(shard, _)| {
+                let outgoing = usize::from(shard.0) % self.outgoing.len();
+                (outgoing, self.outgoing[outgoing].len())
+            });
+            let commands = commands.collect();
             let kept = destinations.queues.iter().filter(|it| it.keeps(message.persistent));
             let targets = kept.map(|it| Target { queue: it.queue, ..Target::default() }).collect();
             let front = MessageRecord { arrived: now, targets, replaces: SmallVec::new() };
             let start = self.fronts.len();
             front.encode(&message, &mut self.fronts);
             let front = start..self.fronts.len();
+            let message = Arc::clone(&message);
             self.stores.push(Store { message, front, commands, keep, spill });
         }
-        Ok(())
-    }
-
-    fn confirm_at_once(&self, confirm: Option<(ChannelId, u64)>) {
-        if let Some((channel, number)) = confirm {
-            self.mailbox.push(Notice::Confirmed { channel, first: number, last: number });
+        let command = |message, queues: &Queues| {
+            ShardCommand::Publish(Published {
+                message,
+                place: Place::Memory,
+                spilled: Place::Memory,
+                room,
+                redelivered: false,
+                queues: queues.clone(),
+                confirm,
+            })
+        };
+        let Some(((last, queues), rest)) = destinations.shards.split_last() else { return Ok(()) };
+        let shards = self.outgoing.len();
+        for (shard, queues) in rest {
+            let command = command(Arc::clone(&message), queues);
+            self.outgoing[usize::from(shard.0) % shards].push(command);
         }
+        self.outgoing[usize::from(last.0) % shards].push(command(message, queues));
+        Ok(())
     }
 
     pub(crate) fn refuse(&mut self, channel: ChannelId, refusal: Refusal, publish: bool) {
         self.refused.push(channel);
-        self.mailbox.push(Notice::Refused { channel, refusal, publish });
+        self.mailbox.push(Notice::Refused { channel, refusal: refusal.into(), publish });
     }
 
     /// Drops what a refused transaction has prepared.
@@ -425,6 +426,12 @@ impl SessionHandle {
             let notice = notice.clone();
             self.outgoing[shard].push(ShardCommand::Tell { notice, after });
         }
+    }
+}
+
+fn confirm_at_once(mailbox: &Mailbox, confirm: Option<(ChannelId, u64)>) {
+    if let Some((channel, number)) = confirm {
+        mailbox.push(Notice::Confirmed { channel, first: number, last: number });
     }
 }
 

@@ -41,6 +41,20 @@ pub(crate) struct Held {
 const ORIGINS_MIN: usize = 256;
 
 impl Held {
+    /// Applies a command, and tells the budget what the queue holds now.
+    fn apply(
+        &mut self,
+        command: Command,
+        shared: &Shared,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.queue.apply(command, now, effects);
+        let resident = self.queue.resident_bytes();
+        shared.budget.add(resident.cast_signed() - self.resident.cast_signed());
+        self.resident = resident;
+    }
+
     /// Where the message first lay, now that it is copied from `position`.
     pub(crate) fn origin(&mut self, entry: EntryId, position: LogPosition) -> LogPosition {
         if ORIGINS_MIN <= self.origins.len() && self.origins.len().is_power_of_two() {
@@ -198,10 +212,15 @@ impl State {
         aftermath: &mut Aftermath,
     ) {
         let mut refused = false;
-        for queue in &it.queues {
+        let after = it.after();
+        let Published { message, place: kept, spilled, room, redelivered, queues, confirm } = it;
+        let mut message = Some(message);
+        for (at, queue) in queues.iter().enumerate() {
             let Some(held) = self.queues.get_mut(queue) else { continue };
-            let place =
-                if held.policy.keeps(it.message.persistent) { it.place } else { it.spilled };
+            // The last one takes it, so that a message of one queue is counted once.
+            let own = if at + 1 == queues.len() { message.take() } else { message.clone() };
+            let Some(message) = own else { continue };
+            let place = if held.policy.keeps(message.persistent) { kept } else { spilled };
             match place {
                 Place::Log { position, .. } => self.occupancy.arrive(position),
                 Place::Spill { position } => {
@@ -211,18 +230,16 @@ impl State {
                 }
                 Place::Memory => {}
             }
-            let message = Arc::clone(&it.message);
-            let (room, redelivered) = (it.room, it.redelivered);
             let enqueue = Command::Enqueue(Enqueue { message, place, room, redelivered });
-            held.queue.apply(enqueue, now, &mut self.effects);
+            held.apply(enqueue, shared, now, &mut self.effects);
             refused |= self.carry_out(*queue, shared, now, aftermath);
         }
-        let Some((channel, number)) = it.confirm else { return };
+        let Some((channel, number)) = confirm else { return };
         let notice = match refused {
             true => Notice::Nacked { channel, number },
             false => Notice::Confirmed { channel, first: number, last: number },
         };
-        let after = if refused { None } else { it.after() };
+        let after = if refused { None } else { after };
         self.confirm(session, notice, after, shared);
     }
 
@@ -257,7 +274,7 @@ impl State {
         aftermath: &mut Aftermath,
     ) -> bool {
         let Some(held) = self.queues.get_mut(&queue) else { return false };
-        held.queue.apply(command, now, &mut self.effects);
+        held.apply(command, shared, now, &mut self.effects);
         self.carry_out(queue, shared, now, aftermath);
         true
     }
@@ -304,11 +321,6 @@ impl State {
             }
         }
         self.effects = effects;
-        if let Some(held) = self.queues.get_mut(&queue) {
-            let resident = held.queue.resident_bytes();
-            shared.budget.add(resident.cast_signed() - held.resident.cast_signed());
-            held.resident = resident;
-        }
         if over {
             self.let_go(queue, shared, now, aftermath);
             aftermath.gone.push(Gone { queue, reply: None });
@@ -384,6 +396,7 @@ impl State {
                 aftermath.gone.push(Gone { queue: it.queue, reply });
             }
             (Some(refusal), Some(channel)) => {
+                let refusal = refusal.into();
                 let notice = Notice::Refused { channel, refusal, publish: false };
                 self.outbox.push(session, notice, None, shared.durable());
             }
@@ -401,7 +414,7 @@ impl State {
         aftermath: &mut Aftermath,
     ) {
         let Some(held) = self.queues.get_mut(&queue) else { return };
-        held.queue.apply(Command::Close, now, &mut self.effects);
+        held.apply(Command::Close, shared, now, &mut self.effects);
         self.carry_out(queue, shared, now, aftermath);
         let Some(held) = self.queues.remove(&queue) else { return };
         shared.budget.add(-held.resident.cast_signed());

@@ -41,7 +41,7 @@ fn run(messages: u64, safe: bool, body_bytes: usize) {
             published += 1;
             publisher.requests.push(Request::Publish(Publish {
                 channel: CHANNEL,
-                message: message.clone(),
+                message: message.clone().into(),
                 mandatory: false,
                 confirm: safe.then_some(published),
             }));

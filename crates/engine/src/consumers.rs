@@ -249,7 +249,10 @@ impl Consumers {
                 continue;
             }
             if !self.single_active {
-                self.levels[self.first_level].ring.rotate_left(1);
+                let ring = &mut self.levels[self.first_level].ring;
+                if 1 < ring.len() {
+                    ring.rotate_left(1);
+                }
             }
             return Some(slot);
         }

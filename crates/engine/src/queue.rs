@@ -201,7 +201,15 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn come_to_rest(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let is_resting = self.ready.len() == 0 && self.fetches.is_empty();
+        if !is_resting || self.expiry_due <= now {
+            self.come_to_rest_by_steps(now, effects);
+        }
+    }
+
+    fn come_to_rest_by_steps(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         loop {
             self.expire(now, effects);
             self.deliver(now, effects);

@@ -81,7 +81,7 @@ pub enum Notice {
     /// The request that the channel waits for, or a publish of it, is refused.
     Refused {
         channel: ChannelId,
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         publish: bool,
     },
     /// Publishers are held back from now on, and why.
@@ -91,7 +91,7 @@ pub enum Notice {
     Unblocked,
     /// The session is over, and why.
     Closed {
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
 }
 

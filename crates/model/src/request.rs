@@ -106,7 +106,7 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Publish {
     pub channel: ChannelId,
-    pub message: Message,
+    pub message: Arc<Message>,
     pub mandatory: bool,
     /// The number under which the session wants to hear of it.
     pub confirm: Option<u64>,

@@ -170,10 +170,10 @@ impl State {
                     inbox.ended = true;
                 }
             }
-            Notice::Closed { refusal } => self.closed = Some(refusal),
-            Notice::Refused { channel: PUBLISHES, refusal, .. } => self.closed = Some(refusal),
+            Notice::Closed { refusal } => self.closed = Some(*refusal),
+            Notice::Refused { channel: PUBLISHES, refusal, .. } => self.closed = Some(*refusal),
             Notice::Refused { channel, refusal, .. } => {
-                self.answers.insert(channel, Some(Err(LocalError::Refused(refusal))));
+                self.answers.insert(channel, Some(Err(LocalError::Refused(*refusal))));
             }
             // A program inside cannot be asked to slow down by a word: `publish` holds it back.
             Notice::Blocked { .. } | Notice::Unblocked | Notice::Returned { .. } => {}
@@ -338,7 +338,7 @@ impl LocalSession {
         properties: &Properties,
         body: &[u8],
     ) -> Confirm {
-        let message = Message::new(exchange, routing_key, &properties.encoded(), body);
+        let message = Message::new(exchange, routing_key, &properties.encoded(), body).into();
         let mut state = self.0.state.lock();
         state.confirms.push_back(Slot { answer: None, wanted: true });
         let number = state.forgotten + state.confirms.len() as u64;

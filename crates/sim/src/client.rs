@@ -590,7 +590,8 @@ impl Client {
             ) => {
                 history.note(|| format!("refused: {notice:?}"));
             }
-            (_, Notice::Refused { refusal: Refusal::Internal(_), .. }) if history.may_fail => {}
+            (_, Notice::Refused { refusal, .. })
+                if history.may_fail && matches!(*refusal, Refusal::Internal(_)) => {}
             (waiting, notice) => {
                 history.fault(format!("{waiting:?} is answered by {notice:?}"));
             }
@@ -646,7 +647,7 @@ fn compose(
             confirmed: false,
         },
     );
-    let message = body::message(exchange, routing_key, number, size, persistent);
+    let message = body::message(exchange, routing_key, number, size, persistent).into();
     Publish { channel, message, mandatory, confirm: None }
 }
 

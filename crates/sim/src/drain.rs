@@ -148,7 +148,7 @@ pub fn drain(host: &Host, history: &History, specs: &[SpecId]) -> Result<Drained
     note(&mut drained, asking.ask(host, subscriptions)?, &mut accepts);
     drained.check_counts()?;
     let probe = history.messages.len() as u64 + 1_000_000;
-    let message = body::message(FANOUT, "", probe, 20, true);
+    let message = body::message(FANOUT, "", probe, 20, true).into();
     let (channel, mandatory, confirm) = (ChannelId(1), false, Some(1));
     let publish = Request::Publish(Publish { channel, message, mandatory, confirm });
     let answered = asking.ask(host, vec![publish])?;

@@ -46,7 +46,7 @@ fn publish(name: &str, number: u64) -> Request {
 }
 
 fn publish_of(name: &str, number: u64, size: usize) -> Request {
-    let message = body::message("", name, number, size, true);
+    let message = body::message("", name, number, size, true).into();
     Request::Publish(Publish { channel: CHANNEL, message, mandatory: false, confirm: Some(number) })
 }
 
@@ -154,7 +154,7 @@ fn binding_that_another_session_has_just_made_is_durable_when_it_is_answered() {
     for seed in 0..CRASHES {
         let host = open(host.disk.crash(seed));
         let mut asking = Asking::connect(&host).expect("connects");
-        let message = body::message(FANOUT, "", 1, 50, true);
+        let message = body::message(FANOUT, "", 1, 50, true).into();
         let publish = Publish { channel: CHANNEL, message, mandatory: true, confirm: Some(1) };
         let answered = asking.ask(&host, vec![Request::Publish(publish)]).expect("published");
         assert!(matches!(answered[..], [Notice::Confirmed { .. }]), "crash {seed}: {answered:?}");

@@ -127,7 +127,7 @@ fn refusal(request: &Request, publish: bool) -> Option<Notice> {
         | Notice::Committed { channel } => channel,
         _ => return None,
     };
-    Some(Notice::Refused { channel, refusal, publish })
+    Some(Notice::Refused { channel, refusal: refusal.into(), publish })
 }
 
 fn take(peer: &mut Peer, step: Step, entry: &mut u64) {

@@ -137,7 +137,7 @@ impl Run {
 
     fn note(&mut self, request: &Request) {
         if let Request::Publish(it) = request {
-            self.published.push((it.channel, it.mandatory, it.message.clone()));
+            self.published.push((it.channel, it.mandatory, (*it.message).clone()));
         }
     }
 
@@ -155,7 +155,7 @@ impl Run {
     fn refuse(&mut self) {
         let Some(last) = self.asked.pop() else { return };
         self.answer();
-        let refusal = Refusal::Invalid("no".to_owned());
+        let refusal = Refusal::Invalid("no".to_owned()).into();
         let refused = |channel, publish| Notice::Refused { channel, refusal, publish };
         let notice = match (&last, answer(&last)) {
             (Request::Publish(it), _) => refused(it.channel, true),

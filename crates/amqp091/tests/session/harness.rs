@@ -267,7 +267,7 @@ pub(crate) fn delivered(consumer: u32, entry: u64) -> Notice {
 }
 
 pub(crate) fn refused(channel: u16, text: &str, publish: bool) -> Notice {
-    let refusal = Refusal::Invalid(text.to_owned());
+    let refusal = Refusal::Invalid(text.to_owned()).into();
     Notice::Refused { channel: ChannelId(channel), refusal, publish }
 }
 

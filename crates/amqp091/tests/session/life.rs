@@ -21,7 +21,7 @@ fn the_server_ends_a_connection_and_waits_for_the_answer() {
     assert_eq!(peer.heard(), [FORCED]);
     assert!(!peer.session.is_open());
     peer.octets(&publish(1, "q", b"x"));
-    peer.tell([delivered(1, 1), Notice::Closed { refusal: forced() }]);
+    peer.tell([delivered(1, 1), Notice::Closed { refusal: forced().into() }]);
     peer.session.flushed(&mut peer.requests);
     assert_eq!((peer.heard().len(), peer.asked().len()), (0, 0));
     assert_eq!(peer.event, None);
@@ -32,7 +32,7 @@ fn the_server_ends_a_connection_and_waits_for_the_answer() {
 #[test]
 fn the_broker_ends_a_connection() {
     let mut peer = Peer::channel();
-    peer.tell([Notice::Closed { refusal: forced() }]);
+    peer.tell([Notice::Closed { refusal: forced().into() }]);
     assert_eq!(peer.heard(), [FORCED]);
 }
 

@@ -190,7 +190,7 @@ pub(crate) fn publish(exchange: &str, key: &str, body: &str, number: u64) -> Req
     let properties = Properties { delivery_mode: Some(2), ..Properties::default() };
     Request::Publish(Publish {
         channel: CHANNEL,
-        message: Message::new(exchange, key, &properties.encoded(), body.as_bytes()),
+        message: Message::new(exchange, key, &properties.encoded(), body.as_bytes()).into(),
         mandatory: true,
         confirm: Some(number),
     })

@@ -6,7 +6,7 @@ use crate::{
     effect::{DeathReason, Effect},
     entry::{Entry, Item},
 };
-use model::{EntryId, Message, Timestamp, policy::Overflow};
+use model::{EntryId, Timestamp, policy::Overflow};
 use std::sync::Arc;
 
 /// A smaller message that stays gets a buffer of its own, because it would hold on to the whole
@@ -38,7 +38,7 @@ impl Queue {
         });
     }
 
-    fn next_entry(&mut self) -> EntryId {
+    pub(super) fn next_entry(&mut self) -> EntryId {
         self.last_entry.0 += 1;
         self.last_entry
     }
@@ -57,6 +57,15 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) {
         let level = self.level(message.priority);
+        let slot = match self.fetches.is_empty() && self.ready.would_be_next(level) {
+            true => self.consumers.take(),
+            false => None,
+        };
+        if let Some(slot) = slot
+            && self.consumers.get(slot).automatic
+        {
+            return self.pass_on(slot, message, place, redelivered, effects);
+        }
         let mut entry = Entry::new(self.next_entry(), place, message.body_len(), now);
         if message.ttl_ms.is_some() {
             entry.set_has_ttl();
@@ -70,10 +79,7 @@ impl Queue {
         let ttl_ms = message.ttl_ms;
         entry.message = Some(message);
         let mut item = Item { entry, level, ttl_ms, acquired: 0, failed: 0 };
-        if self.fetches.is_empty()
-            && self.ready.would_be_next(level)
-            && let Some(slot) = self.consumers.take()
-        {
+        if let Some(slot) = slot {
             return self.hand_over(slot, item, now, effects);
         }
         if self.refuses(&item) {
@@ -88,7 +94,11 @@ impl Queue {
         } else if let Some(message) = &mut item.entry.message
             && message.size() < DETACHED_BYTES_MAX
         {
-            *message = Arc::new(Message::detached(message));
+            let detached = message.detached();
+            match Arc::get_mut(message) {
+                Some(own) => *own = detached,
+                None => *message = Arc::new(detached),
+            }
         }
         self.put_ready(item);
     }

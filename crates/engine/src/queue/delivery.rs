@@ -31,7 +31,7 @@ impl Queue {
         self.used = now;
         if self.policy.single_active_consumer && self.policy.keeps_all {
             let (name, vhost) = (self.policy.name.clone(), self.policy.vhost.clone());
-            let refusal = Refusal::SingleActiveConsumer { name, vhost };
+            let refusal = Refusal::SingleActiveConsumer { name, vhost }.into();
             let notice = Notice::Refused { channel: fetch.channel, refusal, publish: false };
             return effects.push(Effect::Notify { session: fetch.session, notice, after: None });
         }
@@ -78,7 +78,7 @@ impl Queue {
     fn answer(&mut self, fetch: Fetch, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(item) = self.take_next() else { return };
         let Fetch { session, channel, automatic } = fetch;
-        let after = self.after(&item);
+        let after = self.after(item.entry.place());
         let (delivery, item) = self.dispatch(ConsumerNumber(0), automatic, item);
         let ready = self.ready.len();
         let notice = Notice::Fetched { channel, delivery: Some(delivery), ready };
@@ -102,7 +102,7 @@ impl Queue {
         let (session, number, holder) = (consumer.session, consumer.number, consumer.holder);
         let automatic = consumer.automatic;
         let timeout_ms = self.timeout_ms(consumer);
-        let after = self.after(&item);
+        let after = self.after(item.entry.place());
         let (delivery, item) = self.dispatch(number, automatic, item);
         self.consumers.on_delivery(slot, delivery.message.size() + DELIVERY_BYTES);
         effects.push(Effect::Notify { session, notice: Notice::Delivery(delivery), after });
@@ -115,9 +115,35 @@ impl Queue {
         self.unsettled.insert(holder, item, now);
     }
 
+    /// Delivers a message that has just come to a consumer that settles nothing.
+    pub(super) fn pass_on(
+        &mut self,
+        slot: u32,
+        message: Arc<Message>,
+        place: Place,
+        redelivered: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let consumer = self.consumers.get(slot);
+        let (session, number) = (consumer.session, consumer.number);
+        self.consumers.on_delivery(slot, message.size() + DELIVERY_BYTES);
+        let delivery = Delivery {
+            consumer: number,
+            queue: self.policy.queue,
+            entry: self.next_entry(),
+            message,
+            redelivered,
+            counts: None,
+            automatic: true,
+        };
+        let after = self.after(place);
+        effects.push(Effect::Notify { session, notice: Notice::Delivery(delivery), after });
+        Self::forget(place, effects);
+    }
+
     /// What a queue that keeps everything shows only when it is durable.
-    fn after(&self, item: &Item) -> Option<LogPosition> {
-        match item.entry.place() {
+    fn after(&self, place: Place) -> Option<LogPosition> {
+        match place {
             Place::Log { end, .. } if self.policy.keeps_all => Some(end),
             _ => None,
         }

@@ -14,7 +14,7 @@ impl Queue {
         let Subscriber { session, channel, consumer, .. } = subscriber;
         let (queue, shard) = (self.policy.queue, self.policy.shard);
         let notice = match self.refusal(&subscriber) {
-            Some(refusal) => Notice::Refused { channel, refusal, publish: false },
+            Some(refusal) => Notice::Refused { channel, refusal: refusal.into(), publish: false },
             None => Notice::Subscribed { channel, consumer, queue, shard },
         };
         let is_welcome = matches!(notice, Notice::Subscribed { .. });
