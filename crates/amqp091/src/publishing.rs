@@ -165,7 +165,7 @@ impl Samples {
 
     /// The sample was of no use for this publish, which [`whole`] has found: it may be the next.
     pub(crate) fn learn(&mut self, span: &Bytes, method: &FramePlace, published: &Published) {
-        let is_due = self.misses <= SAMPLE_MISSES_SOON || self.misses % SAMPLE_MISSES == 0;
+        let is_due = self.misses <= SAMPLE_MISSES_SOON || self.misses.is_multiple_of(SAMPLE_MISSES);
         if self.last.is_none() || is_due {
             self.last = Sample::of(span, method, published).map(Box::new);
         }

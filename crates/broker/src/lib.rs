@@ -30,6 +30,7 @@ mod requests;
 pub use administration::{Administration, AdministrationError};
 pub use broker::{Broker, BrokerOptions, SHARDS_MAX};
 pub use catalog::{PasswordHash, User};
+pub use mailbox::Pressure;
 pub use replies::REPLY_PREFIX;
 pub use restore::{Restoration, Restorer};
 pub use session::{Connect, SessionHandle};

@@ -4,7 +4,7 @@
 use model::Notice;
 use parking_lot::Mutex;
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU8, Ordering},
     task::{Context, Poll, Waker},
 };
 
@@ -12,10 +12,20 @@ use std::{
 /// nothing.
 const REPLIES_MAX: usize = 100_000;
 
+/// What a session that publishes does to queues whose consumers are slower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// More and more waits, although the consumers are at work: it does well to let them catch up
+    /// for a moment.
+    Backlog = 1,
+    /// Memory is full of it: it does well to pause until there is room.
+    Memory,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     inside: Mutex<Inside>,
-    pressed: AtomicBool,
+    pressure: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -57,13 +67,20 @@ impl Mailbox {
     }
 
     /// The session publishes faster than its consumers can be served.
-    pub(crate) fn press(&self) {
-        self.pressed.store(true, Ordering::Relaxed);
+    pub(crate) fn press(&self, pressure: Pressure) {
+        self.pressure.fetch_max(pressure as u8, Ordering::Relaxed);
     }
 
     /// Whether it did since this was last asked.
-    pub(crate) fn take_pressure(&self) -> bool {
-        self.pressed.load(Ordering::Relaxed) && self.pressed.swap(false, Ordering::Relaxed)
+    pub(crate) fn take_pressure(&self) -> Option<Pressure> {
+        if self.pressure.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        match self.pressure.swap(0, Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Pressure::Backlog),
+            _ => Some(Pressure::Memory),
+        }
     }
 
     /// Pushes a reply, unless too many wait already.

@@ -6,7 +6,7 @@ use crate::{
     gate::{Admitted, Gate, Publisher},
     hand_over::{After, HandOver, Published, Queues, ShardCommand},
     ledger::Ledger,
-    mailbox::Mailbox,
+    mailbox::{Mailbox, Pressure},
     shared,
 };
 use catalog::{Catalog, Vhost, Who};
@@ -269,8 +269,10 @@ impl SessionHandle {
                 (outgoing, self.outgoing[outgoing].len())
             });
             let commands = commands.collect();
-            let kept = destinations.queues.iter().filter(|it| it.keeps(message.persistent));
-            let targets = kept.map(|it| Target { queue: it.queue, ..Target::default() }).collect();
+            let mut targets = SmallVec::new();
+            for it in destinations.queues.iter().filter(|it| it.keeps(message.persistent)) {
+                targets.push(Target { queue: it.queue, ..Target::default() });
+            }
             let front = MessageRecord { arrived: now, targets, replaces: SmallVec::new() };
             let start = self.fronts.len();
             front.encode(&message, &mut self.fronts);
@@ -385,10 +387,10 @@ impl SessionHandle {
         self.broker.shared().poll_room(context)
     }
 
-    /// Its publishes, kept in memory only, have filled a queue whose consumers are slower,
-    /// and memory with it: the session does well to pause until there is room, but not for long,
-    /// because consumers may have stopped. Tells it once.
-    pub fn is_pressed(&self) -> bool {
+    /// Its publishes, kept in memory only, come faster than the consumers of their queue take them:
+    /// the session does well to pause, but not for long, because consumers may have stopped. Tells
+    /// it once.
+    pub fn take_pressure(&self) -> Option<Pressure> {
         self.mailbox.take_pressure()
     }
 

@@ -5,6 +5,7 @@ use crate::{
     hand_over::{
         After, Aftermath, Dead, DeadLoad, Delete, Gone, HandOver, Load, Published, ShardCommand,
     },
+    mailbox::Pressure,
     occupancy::Occupancy,
     outbox::Outbox,
     shared::Shared,
@@ -25,11 +26,19 @@ use storage::{Kind, LogError};
 /// Positions that one record of removals names at most, so that damage to it costs little.
 const REMOVED_POSITIONS_MAX: usize = 4_096;
 
+/// Octets of waiting messages at which publishers do well to let the consumers catch up: what waits
+/// costs more than what goes straight through.
+const BACKLOG_BYTES_MIN: u64 = 512 * 1024;
+/// Messages that consumers take, between two looks, who are at work. Others are not waited for.
+const BACKLOG_PROGRESS: u64 = 256;
+
 /// A queue and what its shard knows of it.
 pub(crate) struct Held {
     pub(crate) queue: Queue,
     pub(crate) policy: Arc<QueuePolicy>,
     resident: u64,
+    /// Messages that had left the line when a publisher was last pressed.
+    gone: u64,
     wake_at: Option<Timestamp>,
     /// Dead letters of it whose bodies are being read; later ones wait behind them.
     dead_loading: u64,
@@ -41,6 +50,19 @@ pub(crate) struct Held {
 const ORIGINS_MIN: usize = 256;
 
 impl Held {
+    /// Much waits, although the consumers have taken some since this was last asked.
+    fn falls_behind(&mut self) -> bool {
+        if self.queue.waiting_bytes() < BACKLOG_BYTES_MIN {
+            return false;
+        }
+        let gone = self.queue.gone();
+        let is_moving = self.gone + BACKLOG_PROGRESS <= gone && 0 < self.queue.depth().consumers;
+        if is_moving {
+            self.gone = gone;
+        }
+        is_moving
+    }
+
     /// Applies a command, and tells the budget what the queue holds now.
     fn apply(
         &mut self,
@@ -89,7 +111,7 @@ pub(crate) struct State {
     arrivals: VecDeque<Published>,
     payload: Vec<u8>,
     /// The batch fills a queue faster than its consumers empty it.
-    is_pressed: bool,
+    pressure: Option<Pressure>,
 }
 
 impl State {
@@ -111,7 +133,7 @@ impl State {
             settled: HashMap::default(),
             arrivals: VecDeque::new(),
             payload: Vec::new(),
-            is_pressed: false,
+            pressure: None,
         }
     }
 
@@ -122,7 +144,8 @@ impl State {
         policy: Arc<QueuePolicy>,
         origins: BTreeMap<EntryId, LogPosition>,
     ) {
-        let held = Held { queue, policy, resident: 0, wake_at: None, dead_loading: 0, origins };
+        let held =
+            Held { queue, policy, resident: 0, gone: 0, wake_at: None, dead_loading: 0, origins };
         self.queues.insert(held.policy.queue, held);
     }
 
@@ -142,15 +165,17 @@ impl State {
         if let Some(mailbox) = &batch.mailbox {
             self.outbox.register(batch.session, mailbox);
         }
-        self.is_pressed = false;
+        self.pressure = None;
         for command in batch.commands {
             self.command(batch.session, command, shared, now, aftermath);
             while let Some(arrival) = self.arrivals.pop_front() {
                 self.publish(batch.session, arrival, shared, now, aftermath);
             }
         }
-        if let Some(mailbox) = batch.mailbox.filter(|_| self.is_pressed) {
-            mailbox.press();
+        if let Some(mailbox) = batch.mailbox
+            && let Some(pressure) = self.pressure
+        {
+            mailbox.press(pressure);
         }
     }
 
@@ -226,13 +251,20 @@ impl State {
                 Place::Spill { position } => {
                     self.spill_occupancy.arrive(position);
                     let is_consumed = 0 < held.queue.depth().consumers;
-                    self.is_pressed |= is_consumed && shared.budget.is_large(held.resident);
+                    if is_consumed && shared.budget.is_large(held.resident) {
+                        self.pressure = Some(Pressure::Memory);
+                    }
+                }
+                Place::Memory if self.pressure.is_none() && held.falls_behind() => {
+                    self.pressure = Some(Pressure::Backlog);
                 }
                 Place::Memory => {}
             }
             let enqueue = Command::Enqueue(Enqueue { message, place, room, redelivered });
             held.apply(enqueue, shared, now, &mut self.effects);
-            refused |= self.carry_out(*queue, shared, now, aftermath);
+            if !self.deliver_at_once(shared) {
+                refused |= self.carry_out(*queue, shared, now, aftermath);
+            }
         }
         let Some((channel, number)) = confirm else { return };
         let notice = match refused {
@@ -241,6 +273,20 @@ impl State {
         };
         let after = if refused { None } else { after };
         self.confirm(session, notice, after, shared);
+    }
+
+    /// Most messages have one effect only, their delivery.
+    #[inline]
+    fn deliver_at_once(&mut self, shared: &Shared) -> bool {
+        let is_delivery =
+            |it: &mut Effect| matches!(it, Effect::Notify { notice: Notice::Delivery(_), .. });
+        if self.effects.len() == 1
+            && let Some(Effect::Notify { session, notice, after }) =
+                self.effects.pop_if(is_delivery)
+        {
+            self.outbox.push(session, notice, after, shared.durable());
+        }
+        self.effects.is_empty()
     }
 
     /// A confirm also covers what the same session has settled before it.

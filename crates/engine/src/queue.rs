@@ -160,6 +160,16 @@ impl Queue {
         self.ready.resident() + self.unsettled.resident() + self.delayed.resident()
     }
 
+    /// Octets of the messages that wait in memory.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.ready.resident()
+    }
+
+    /// Messages that came and wait no more. Fewer again when some come back.
+    pub fn gone(&self) -> u64 {
+        self.last_entry.0.saturating_sub(self.ready.len())
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         let delayed = self.delayed.iter().map(|it| &it.entry);
         self.ready.iter().chain(self.unsettled.iter()).chain(delayed)

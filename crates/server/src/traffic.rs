@@ -2,8 +2,8 @@
 //! session to the broker, and back. One wake takes everything that is there.
 
 use amqp091::{Event, Session, output::Output};
-use broker::SessionHandle;
-use bytes::BytesMut;
+use broker::{Pressure, SessionHandle};
+use bytes::{BufMut as _, BytesMut};
 use model::{Notice, Refusal, Request, Timestamp, limits};
 use node::clock::Clock;
 use std::{
@@ -34,8 +34,17 @@ const SLICES: usize = 64;
 /// consumers of a live queue cannot take in this time goes to the disk.
 const PRESSED_MS: u64 = 20;
 const PRESSED_LOOK_MS: u64 = 1;
+/// How long it pauses when its consumers only have to catch up.
+const BACKLOG_PAUSE_MS: u64 = 1;
 /// Times that one wake goes round before others get their turn.
 const ROUNDS_MAX: usize = 32;
+/// Octets that one wake reads and writes before others get their turn: whom it has woken may stand
+/// behind it on the same thread.
+const WAKE_BYTES_MAX: u64 = 32 * 1024;
+/// Requests that one read brings: with more of them what belongs to one batch does not stay in the
+/// processor's cache until it is done, with far fewer there is more to be gained from larger reads.
+const READ_REQUESTS_MAX: usize = 1_024;
+const READ_REQUESTS_MIN: usize = READ_REQUESTS_MAX / 8;
 
 /// What comes next of a connection.
 #[derive(Debug)]
@@ -75,6 +84,9 @@ pub(crate) struct Traffic<S> {
     broker: Attached,
     input: BytesMut,
     read_bytes: usize,
+    read_bytes_max: usize,
+    /// Octets that were read and written.
+    moved_bytes: u64,
     /// The session is to be called without new octets: an event was dealt with.
     is_resumed: bool,
     output: Output,
@@ -87,8 +99,8 @@ pub(crate) struct Traffic<S> {
     /// What was written may still be in a buffer of TLS.
     is_unflushed: bool,
     alarm: Alarm,
-    /// Until when nothing is read unless memory has room again.
-    pressed_until: Option<Timestamp>,
+    /// Until when nothing is read, and why.
+    pressed_until: Option<(Timestamp, Pressure)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
@@ -100,6 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             broker: Attached { handle: None, clock },
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            read_bytes_max: READ_BYTES_MAX,
+            moved_bytes: 0,
             is_resumed: false,
             output: Output::new(),
             requests: Vec::new(),
@@ -161,8 +175,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        let end = self.moved_bytes + WAKE_BYTES_MAX;
         for _ in 0..ROUNDS_MAX {
             match self.round(context) {
+                Ok(true) if end <= self.moved_bytes => break,
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(step) => return Poll::Ready(step),
@@ -192,6 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
         }
         let input = &mut self.input;
         let event = self.session.receive(input, now, &mut self.requests, &mut self.output);
+        self.adapt_to(self.requests.len());
         self.hand_over(event, now)?;
         if !self.session.is_open() && HANDSHAKE_BYTES_MAX <= self.input.len() {
             return Err(End::TooMuch.into());
@@ -208,20 +225,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
         if self.input.capacity() - self.input.len() < self.read_bytes / 2 {
             self.input.reserve(self.read_bytes);
         }
-        let room = self.input.capacity() - self.input.len();
-        let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
+        let room = (self.input.capacity() - self.input.len()).min(self.read_bytes);
+        let mut input = (&mut self.input).limit(room);
+        let read = pin!(self.stream.read_buf(&mut input)).poll(context);
         let Poll::Ready(read) = read else { return Ok(false) };
         let count = read.map_err(End::Socket)?;
         if count == 0 {
             return Err(End::ByClient.into());
         }
+        self.moved_bytes += count as u64;
         self.adapt(count, room);
         Ok(true)
     }
 
     fn is_pressed(&mut self, now: Timestamp) -> bool {
-        let Some(until) = self.pressed_until else { return false };
-        let goes_on = now < until && !self.broker.has_room();
+        let Some((until, why)) = self.pressed_until else { return false };
+        let is_over = why == Pressure::Memory && self.broker.has_room();
+        let goes_on = now < until && !is_over;
         if !goes_on {
             self.pressed_until = None;
         }
@@ -231,9 +251,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     /// A connection with much to say gets larger reads, one with little gives its buffer back.
     fn adapt(&mut self, count: usize, room: usize) {
         if count == room && self.session.is_open() {
-            self.read_bytes = (4 * self.read_bytes).min(READ_BYTES_MAX);
+            self.read_bytes = (4 * self.read_bytes).min(self.read_bytes_max);
         } else if count < self.read_bytes / 16 && READ_BYTES_MIN < self.read_bytes {
             self.read_bytes /= 2;
+        }
+    }
+
+    /// A read is as large as the messages are: what it brings is to be a batch of good size.
+    fn adapt_to(&mut self, requests: usize) {
+        if READ_REQUESTS_MAX < requests {
+            self.read_bytes_max = (self.read_bytes_max / 2).max(READ_BYTES_MIN);
+            self.read_bytes = self.read_bytes.min(self.read_bytes_max);
+        } else if requests < READ_REQUESTS_MIN && self.read_bytes_max < READ_BYTES_MAX {
+            self.read_bytes_max *= 2;
         }
     }
 
@@ -267,8 +297,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
     fn submit(&mut self, now: Timestamp) {
         if !self.requests.is_empty() {
             self.broker.submit(&mut self.requests, now);
-            if self.broker.is_pressed() {
-                self.pressed_until = Some(now.plus_ms(PRESSED_MS));
+            if let Some(pressure) = self.broker.take_pressure() {
+                let pause_ms = match pressure {
+                    Pressure::Backlog => BACKLOG_PAUSE_MS,
+                    Pressure::Memory => PRESSED_MS,
+                };
+                self.pressed_until = Some((now.plus_ms(pause_ms), pressure));
             }
         }
     }
@@ -291,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
                         return Err(End::ByClient);
                     }
                     self.output.advance(count);
+                    self.moved_bytes += count as u64;
                     (has_written, self.is_unflushed, self.stalled) = (true, true, None);
                 }
             }
@@ -403,8 +438,8 @@ impl Attached {
         })
     }
 
-    fn is_pressed(&self) -> bool {
-        self.handle.as_ref().is_some_and(SessionHandle::is_pressed)
+    fn take_pressure(&self) -> Option<Pressure> {
+        self.handle.as_ref().and_then(SessionHandle::take_pressure)
     }
 
     fn has_room(&self) -> bool {

@@ -2,5 +2,6 @@
 //! without a thread: the test is the log thread, the reader and the clock.
 
 mod host;
+mod pressure;
 mod requests;
 mod durability;
