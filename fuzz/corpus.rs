@@ -4,7 +4,7 @@
 use std::{panic, path::PathBuf};
 
 /// Calls `judge` with each input of the target; fails with the names of those it panics on.
-pub fn replay(target: &str, judge: impl Fn(&[u8]) + panic::RefUnwindSafe) {
+pub(crate) fn replay(target: &str, judge: impl Fn(&[u8]) + panic::RefUnwindSafe) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus");
     let folder = PathBuf::from(folder).join(target);
     let files = std::fs::read_dir(folder).expect("the corpus is part of the project");

@@ -2,7 +2,7 @@
 //! of properties should be. The target judges by the same functions.
 
 #[path = "../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use bytes::Bytes;
 use model::{
@@ -91,7 +91,7 @@ pub(crate) fn properties(octets: &[u8]) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    corpus::replay("table", |octets| {
+    inputs::replay("table", |octets| {
         table(octets);
         properties(octets);
     });

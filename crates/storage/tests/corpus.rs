@@ -2,7 +2,7 @@
 //! says. The target judges by the same function.
 
 #[path = "../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use std::sync::{Arc, LazyLock};
 
@@ -271,7 +271,7 @@ fn forge(start: Position, at: usize, salt: [u8; 4], source: &mut Source<'_>) -> 
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    corpus::replay("log", spoiled);
+    inputs::replay("log", spoiled);
 }
 
 /// Folders that are spoiled at random; `SPOIL_COUNT` sets another number, `SPOIL_SEED` others.

@@ -4,7 +4,7 @@
 //! function.
 
 #[path = "../../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use crate::harness::{CLOSE_OK, Client, Peer, delivery, frame, header_frame, method_frame};
 use amqp091::{
@@ -423,14 +423,14 @@ pub(crate) fn session(octets: &[u8]) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    corpus::replay("session", session);
+    inputs::replay("session", session);
 }
 
 #[test]
 fn frames_methods_and_handshakes_of_the_corpora_are_taken() {
-    corpus::replay("frame", |octets| {
+    inputs::replay("frame", |octets| {
         amqp091::fuzzing::frames(octets);
         amqp091::fuzzing::handshake(octets);
     });
-    corpus::replay("method", amqp091::fuzzing::method);
+    inputs::replay("method", amqp091::fuzzing::method);
 }

@@ -2,7 +2,7 @@
 //! same function.
 
 #[path = "../../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use catalog::{Catalog, Change, PasswordHash};
 use std::sync::LazyLock;
@@ -48,5 +48,5 @@ fn rebuilt(catalog: &Catalog) {
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    corpus::replay("record", change);
+    inputs::replay("record", change);
 }

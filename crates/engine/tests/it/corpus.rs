@@ -2,7 +2,7 @@
 //! be. The target judges by the same function.
 
 #[path = "../../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use bytes::Bytes;
 use engine::record::{Record, encode_counted, encode_removed, encode_stopped, kind, message_of};
@@ -70,5 +70,5 @@ fn message(payload: &[u8], decoded: Result<Record, engine::record::RecordError>)
 
 #[test]
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
-    corpus::replay("record", record);
+    inputs::replay("record", record);
 }

@@ -2,7 +2,7 @@
 //! by the same function.
 
 #[path = "../../../../fuzz/corpus.rs"]
-mod corpus;
+mod inputs;
 
 use server::config::{ConfigErrors, KEYS, Loaded, Origin, Sources, load};
 use std::{path::Path, time::Duration};
@@ -78,5 +78,5 @@ fn check(loaded: &Loaded, path: &Path) {
 fn what_a_fuzzer_found_worth_keeping_is_taken() {
     let own = tempfile::tempdir().expect("there is room");
     let file = own.path().join("ferrymq.toml");
-    corpus::replay("config", |octets| configuration(&file, octets));
+    inputs::replay("config", |octets| configuration(&file, octets));
 }
