@@ -98,7 +98,8 @@ impl Broker {
 
     fn reclaim_spill(&self) -> Result<(), LogError> {
         let Some(spill) = self.shared().spill.existing() else { return Ok(()) };
-        let current = spill.end().segment();
+        // A file must not go before all that was appended to it has been written.
+        let current = spill.durable().segment();
         let sealed: Vec<SegmentId> =
             spill.segments().iter().map(|it| it.id).filter(|it| *it < current).collect();
         if sealed.is_empty() {
