@@ -360,7 +360,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
 
 fn random() -> u64 {
     let mut octets = [0; 8];
-    aws_lc_rs::rand::fill(&mut octets).expect("the system has random numbers");
+    crate::random::fill(&mut octets);
     u64::from_le_bytes(octets)
 }
 

@@ -3,6 +3,7 @@
 pub mod exit;
 pub mod config;
 mod text;
+mod random;
 pub mod logging;
 pub mod auth;
 mod admission;

@@ -1,5 +1,6 @@
 //! Logins that were right a short while ago, so that a client that reconnects costs no hashing.
 
+use crate::random;
 use aws_lc_rs::{digest, hmac};
 use broker::PasswordHash;
 use model::Timestamp;
@@ -27,7 +28,7 @@ struct Entries {
 impl LoginCache {
     pub(super) fn new() -> Self {
         let mut secret = [0; digest::SHA256_OUTPUT_LEN];
-        aws_lc_rs::rand::fill(&mut secret).expect("the system has random numbers");
+        random::fill(&mut secret);
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
         Self { secret, entries: Mutex::default() }
     }

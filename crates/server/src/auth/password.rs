@@ -1,5 +1,6 @@
 //! Passwords as they are kept: argon2id for ours, RabbitMQ's salted digests for imported ones.
 
+use crate::random;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use aws_lc_rs::{constant_time, digest};
 use broker::PasswordHash;
@@ -25,7 +26,7 @@ fn argon2id() -> Argon2<'static> {
 /// Hashes a new password with a random salt: 19 MiB, 2 passes, 1 lane.
 pub fn hash(password: &[u8]) -> PasswordHash {
     let mut salt = [0; SALT_BYTES];
-    aws_lc_rs::rand::fill(&mut salt).expect("the system has random numbers");
+    random::fill(&mut salt);
     let salt = argon2::password_hash::SaltString::encode_b64(&salt).expect("16 octets are a salt");
     let hashed = argon2id().hash_password(password, &salt);
     PasswordHash::Argon2id(hashed.expect("password and salt are in range").to_string())
