@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     options.administrator = Some(NewUser {
         name: "app".into(),
         // Nobody logs in from outside.
-        password: PasswordHash::None,
+        password: PasswordHash::None.into(),
         vhost: "/".into(),
     });
     let node = Node::open(options)?;

@@ -91,7 +91,8 @@ impl Broker {
         now: Timestamp,
     ) -> (Self, Restoration) {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        let mut restored = restorer.finish(options.orderly, options.catalog_damaged);
+        let exists = log.segments().iter().map(|it| it.id.0).collect();
+        let mut restored = restorer.finish(options.orderly, options.catalog_damaged, exists);
         let budget = Budget::new(options.bodies_bytes_max);
         let catalog = restored.catalog.clone();
         let owner = Owner::new(catalog.clone(), &restored.catalog_segments, shards);
@@ -103,8 +104,17 @@ impl Broker {
         for declared in catalog.queues() {
             let mut state = shards[usize::from(declared.shard.0) % shards.len()].lock();
             let mut queue = Queue::new((*declared.policy).clone(), now);
-            let arrive = &mut |position| state.occupancy.arrive_again(position);
+            // In log order, so that one look at the count serves many.
+            let (mut at, mut count) = (0, 0);
+            let arrive = &mut |position: LogPosition| {
+                if at != position.segment() {
+                    state.occupancy.arrive_again(at, std::mem::take(&mut count));
+                    at = position.segment();
+                }
+                count += 1;
+            };
             let origins = restored.fill(&mut queue, now, arrive);
+            state.occupancy.arrive_again(at, count);
             state.insert(queue, Arc::clone(&declared.policy), origins);
         }
         {

@@ -28,9 +28,11 @@ impl Occupancy {
         messages.ever += 1;
     }
 
-    /// Like [`Occupancy::arrive`] for a message that the start found: it is among those it had.
-    pub(crate) fn arrive_again(&mut self, position: LogPosition) {
-        self.segments.entry(position.segment()).or_default().live += 1;
+    /// Like [`Occupancy::arrive`] for messages that the start found: they are among those it had.
+    pub(crate) fn arrive_again(&mut self, segment: u32, count: u64) {
+        if 0 < count {
+            self.segments.entry(segment).or_default().live += count;
+        }
     }
 
     /// So many notes in segment `at` speak about segment `about`.

@@ -3,7 +3,7 @@
 //! not have.
 
 use crate::{
-    restore::{SNAPSHOT_FIRST, SNAPSHOT_LAST},
+    changes::{SNAPSHOT_FIRST, SNAPSHOT_LAST, listed_changes},
     shared::Shared,
 };
 use catalog::{Catalog, Change};
@@ -12,9 +12,6 @@ use foldhash::HashMap;
 use model::{LogPosition, QueueId, SessionId, ShardId};
 use std::{collections::BTreeSet, sync::Arc};
 use storage::{Kind, LogError};
-
-/// Octets of a part of the catalog's snapshot.
-const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
 
 pub(crate) struct Owner {
     catalog: Catalog,
@@ -29,8 +26,8 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) fn new(catalog: Catalog, segments: &[u32], shards: usize) -> Self {
-        let segments = segments.iter().copied().collect();
+    pub(crate) fn new(catalog: Catalog, segments: &BTreeSet<u32>, shards: usize) -> Self {
+        let segments = segments.clone();
         let exclusive = HashMap::default();
         Self { catalog, exclusive, segments, shards, next_shard: 0, last: None }
     }
@@ -130,18 +127,7 @@ impl Owner {
 
     /// Writes the whole catalog at the log's end, so that older segments are not needed for it.
     pub(crate) fn write_snapshot(&mut self, shared: &Shared) -> Result<(), LogError> {
-        let mut parts = vec![vec![SNAPSHOT_FIRST]];
-        for change in self.catalog.changes().filter(Change::durable) {
-            if SNAPSHOT_PART_BYTES < parts.last().map_or(0, Vec::len) {
-                parts.push(vec![0]);
-            }
-            let Some(part) = parts.last_mut() else { break };
-            let start = part.len();
-            part.extend_from_slice(&[0; 4]);
-            change.encode(part);
-            let length = u32::try_from(part.len() - start - 4).unwrap_or(u32::MAX);
-            part[start..start + 4].copy_from_slice(&length.to_be_bytes());
-        }
+        let mut parts = listed_changes(&self.catalog, SNAPSHOT_FIRST);
         if let Some(last) = parts.last_mut() {
             last[0] |= SNAPSHOT_LAST;
         }

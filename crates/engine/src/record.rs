@@ -96,7 +96,8 @@ pub enum RecordError {
     Message,
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
+/// Appends a number, the smaller the shorter.
+pub fn put(out: &mut Vec<u8>, mut number: u64) {
     // LEB128: most numbers here are small.
     while 0x80 <= number {
         out.push(number as u8 | 0x80);
@@ -105,16 +106,22 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what [`put`] wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn octet(&mut self) -> Result<u8, RecordError> {
+    /// # Errors
+    /// [`RecordError::Truncated`]
+    pub fn octet(&mut self) -> Result<u8, RecordError> {
         let (first, rest) = self.0.split_first().ok_or(RecordError::Truncated)?;
         self.0 = rest;
         Ok(*first)
     }
 
-    fn number(&mut self) -> Result<u64, RecordError> {
+    /// # Errors
+    /// [`RecordError::Truncated`]
+    pub fn number(&mut self) -> Result<u64, RecordError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let octet = self.octet()?;

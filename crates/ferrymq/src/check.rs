@@ -52,6 +52,7 @@ fn data(loaded: &Loaded) -> Ending {
     }
     let mut options = server::node_options(&loaded.config, folder);
     options.administrator = None;
+    options.thorough = true;
     let node = match Node::open(options) {
         Ok(node) => node,
         Err(error) => return Ending::failed(server::open_exit_code(&error), &error),

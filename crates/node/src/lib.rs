@@ -10,4 +10,4 @@ pub mod open;
 pub mod local;
 
 pub use local::{Confirm, Consumer, Incoming, LocalError, LocalSession};
-pub use open::{NewUser, Node, NodeOptions, OpenError};
+pub use open::{NewPassword, NewUser, Node, NodeOptions, OpenError};

@@ -4,10 +4,8 @@ use crate::{
     clock::Clock,
     threads::{NodeHooks, Signals, Threads},
 };
-use broker::{
-    Administration, Broker, BrokerOptions, OpenSpill, PasswordHash, Restoration, Restorer,
-};
-use model::{LogPosition, Name, Timestamp, limits};
+use broker::{Administration, Broker, BrokerOptions, OpenSpill, PasswordHash, Restoration};
+use model::{Name, Timestamp, limits};
 use parking_lot::Mutex;
 use std::{
     collections::hash_map::RandomState,
@@ -38,14 +36,40 @@ pub struct NodeOptions {
     pub unsafe_no_sync: bool,
     /// Made on an empty folder, with every right in its virtual host.
     pub administrator: Option<NewUser>,
+    /// Reads every byte of the log instead of beginning with a checkpoint.
+    pub thorough: bool,
 }
 
 /// The first user of an empty folder.
 #[derive(Clone, Debug)]
 pub struct NewUser {
     pub name: Name,
-    pub password: PasswordHash,
+    pub password: NewPassword,
     pub vhost: Name,
+}
+
+/// A password that is hashed when it is needed: a good hash costs more than all the rest of a
+/// start.
+#[derive(Clone)]
+pub struct NewPassword(Arc<dyn Fn() -> PasswordHash + Send + Sync>);
+
+impl NewPassword {
+    /// `hash` is called once, and only for a new folder.
+    pub fn when_needed(hash: impl Fn() -> PasswordHash + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hash))
+    }
+}
+
+impl From<PasswordHash> for NewPassword {
+    fn from(hash: PasswordHash) -> Self {
+        Self::when_needed(move || hash.clone())
+    }
+}
+
+impl std::fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewPassword")
+    }
 }
 
 impl NodeOptions {
@@ -59,6 +83,7 @@ impl NodeOptions {
             segment_bytes: None,
             unsafe_no_sync: false,
             administrator: None,
+            thorough: false,
         }
     }
 }
@@ -144,15 +169,8 @@ impl Node {
         if let Some(bytes) = options.segment_bytes {
             log_options.segment_bytes = bytes;
         }
-        let mut restorer = Restorer::new();
-        let (log, recovery) = Log::open(disk, log_options.clone(), &mut |it| {
-            restorer.record(
-                LogPosition(it.position.0),
-                LogPosition(it.end.0),
-                it.kind.0,
-                it.payload,
-            );
-        })?;
+        let (log, recovery, restorer) =
+            broker::recover(disk, log_options.clone(), options.thorough)?;
         let log = Arc::new(log);
         storage::empty_spill(&*open_spill_disk().map_err(failed)?)?;
         let open_spill: OpenSpill = Box::new(move || {
@@ -165,7 +183,7 @@ impl Node {
             bodies_bytes_max: options.bodies_bytes_max,
             pending_bytes_max: limits::LOG_PENDING_BYTES_MAX,
             orderly: recovery.orderly,
-            catalog_damaged: recovery.has_damage(),
+            catalog_damaged: recovery.is_log_damaged(),
             damaged_segments: damaged_segments(&recovery),
             seed: random(),
         };
@@ -178,7 +196,7 @@ impl Node {
         {
             let first = Administration::First {
                 user: user.name.clone(),
-                password: user.password.clone(),
+                password: user.password.0(),
                 vhost: user.vhost.clone(),
             };
             broker.administer(first).map_err(failed)?;

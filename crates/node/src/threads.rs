@@ -2,7 +2,7 @@
 //! the log's house. None of them changes a queue but by turning its shard like everybody else.
 
 use crate::{clock::Clock, scheduling, signal::Signal};
-use broker::{Broker, Hooks};
+use broker::{Broker, Checkpointed, Checkpointer, Hooks};
 use parking_lot::Mutex;
 use std::{
     future::poll_fn,
@@ -23,6 +23,8 @@ const LAZY_SYNC_MS: u64 = 200;
 const KEEP_HOUSE_MS: u64 = 500;
 /// Steps of preparing segments, while the log is behind, before reclaim has its turn.
 const STEPS_AT_ONCE: u32 = 16;
+/// Time between two looks at what a checkpoint could stand for.
+const CHECKPOINT: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_millis(1_000);
 
 /// Signals to the threads, and the end of the log if there was one.
@@ -32,6 +34,7 @@ pub(crate) struct Signals {
     load: Signal,
     timer: Signal,
     house: Signal,
+    checkpoint: Signal,
     stop: AtomicBool,
     failure: Mutex<Failure>,
 }
@@ -124,6 +127,8 @@ impl Threads {
         let log_to_keep = Arc::clone(log);
         threads
             .spawn("log-house", move || keep_house(&to_keep, &log_to_keep, clock, &to_signal))?;
+        let (to_write, to_signal) = (Checkpointer::new(Arc::clone(log)), Arc::clone(signals));
+        threads.spawn("log-checkpoint", move || keep_checkpoint(to_write, &to_signal))?;
         Ok(threads)
     }
 
@@ -141,7 +146,9 @@ impl Threads {
     pub(crate) fn stop(&mut self) {
         self.signals.stop.store(true, Ordering::Release);
         let signals = &self.signals;
-        for signal in [&signals.sync, &signals.load, &signals.timer, &signals.house] {
+        for signal in
+            [&signals.sync, &signals.load, &signals.timer, &signals.house, &signals.checkpoint]
+        {
             signal.give();
         }
         for handle in self.handles.drain(..) {
@@ -239,5 +246,26 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
         if !more {
             signals.house.wait(Duration::from_millis(KEEP_HOUSE_MS));
         }
+    }
+}
+
+/// Writes down what the log amounts to, and looks through what the start did not read. A checkpoint
+/// that cannot be written costs the next start time, and nothing else.
+fn keep_checkpoint(mut checkpointer: Checkpointer, signals: &Signals) {
+    signals.checkpoint.adopt();
+    while signals.runs() {
+        match checkpointer.look(&|| !signals.runs()) {
+            Ok(Checkpointed::Written) => continue,
+            Ok(Checkpointed::Verified(lines)) => {
+                for line in lines {
+                    tracing::error!(code = "FMQ-0101", "{line}");
+                }
+            }
+            Ok(Checkpointed::Nothing) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no checkpoint: the next start reads more of the log");
+            }
+        }
+        signals.checkpoint.wait(CHECKPOINT);
     }
 }

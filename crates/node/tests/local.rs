@@ -8,8 +8,11 @@ use std::path::Path;
 fn open(folder: &Path) -> Node {
     let mut options = NodeOptions::new(folder);
     options.segment_bytes = Some(1 << 20);
-    options.administrator =
-        Some(NewUser { name: "app".into(), password: PasswordHash::None, vhost: "/".into() });
+    options.administrator = Some(NewUser {
+        name: "app".into(),
+        password: PasswordHash::None.into(),
+        vhost: "/".into(),
+    });
     Node::open(options).expect("opens")
 }
 

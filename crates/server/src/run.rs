@@ -8,7 +8,7 @@ use crate::{
 };
 use model::Name;
 use node::scheduling::run_in_short_slices;
-use node::{NewUser, Node, NodeOptions, OpenError};
+use node::{NewPassword, NewUser, Node, NodeOptions, OpenError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
@@ -96,9 +96,10 @@ pub fn node_options(config: &Config, data_dir: &Path) -> NodeOptions {
     options.bodies_bytes_max = config.memory_bodies;
     options.segment_bytes = config.segment_bytes.and_then(|it| u32::try_from(it).ok());
     options.unsafe_no_sync = config.unsafe_no_sync;
+    let secret = config.default_pass.clone();
     options.administrator = Some(NewUser {
         name: Name::new(&config.default_user),
-        password: password::hash(config.default_pass.expose().as_bytes()),
+        password: NewPassword::when_needed(move || password::hash(secret.expose().as_bytes())),
         vhost: Name::new(&config.default_vhost),
     });
     options
@@ -136,6 +137,7 @@ fn log_recovery(node: &Node) {
         messages = restoration.messages,
         is_orderly = recovery.orderly,
         torn_tail_bytes = recovery.torn_tail_bytes,
+        read_from_segment = recovery.checkpoint.map_or(0, |it| it.0),
         "data folder recovered"
     );
     log_damage(node);
@@ -170,6 +172,9 @@ fn log_damage(node: &Node) {
     }
     for (position, why) in restoration.unreadable.iter().take(DAMAGE_LINES_MAX) {
         tracing::error!(code = "FMQ-0101", %position, %why, "damaged record skipped");
+    }
+    for why in recovery.checkpoint_faults.iter().take(DAMAGE_LINES_MAX) {
+        tracing::error!(code = "FMQ-0101", %why, "no checkpoint: more of the log was read");
     }
     if recovery.has_damage() {
         tracing::error!(

@@ -2,11 +2,12 @@
 
 use crate::random::Random;
 use broker::{
-    Administration, Broker, BrokerOptions, Hooks, OpenSpill, PasswordHash, Restoration, Restorer,
+    Administration, Broker, BrokerOptions, Checkpointed, Checkpointer, Hooks, OpenSpill,
+    PasswordHash, Restoration, Restorer,
 };
-use model::{LogPosition, Timestamp};
+use model::Timestamp;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use storage::{Log, LogOptions, MemoryDisk, Recovery, Space};
 
 /// The user and the virtual host of every simulation.
@@ -73,6 +74,7 @@ pub struct Host {
     pub is_blocked: bool,
     pub recovery: Recovery,
     pub restoration: Restoration,
+    checkpointer: Mutex<Checkpointer>,
     heard: Arc<Mutex<Heard>>,
     is_lenient: bool,
 }
@@ -89,12 +91,13 @@ impl Host {
             prepare_bytes: 4096,
             ..LogOptions::default()
         };
-        let mut restorer = Restorer::new();
-        let (log, recovery) = Log::open(Arc::new(disk.clone()), options.clone(), &mut |it| {
-            let (position, end) = (LogPosition(it.position.0), LogPosition(it.end.0));
-            restorer.record(position, end, it.kind.0, it.payload);
-        })
-        .map_err(|error| format!("does not open: {error}"))?;
+        let whole = disk.twin();
+        let (log, recovery, mut restorer) =
+            broker::recover(Arc::new(disk.clone()), options.clone(), false)
+                .map_err(|error| format!("does not open: {error}"))?;
+        if recovery.checkpoint.is_some() {
+            compare(&log, &mut restorer, whole, &options)?;
+        }
         let open_spill: OpenSpill = Box::new(move || {
             let disk = Arc::new(MemoryDisk::new());
             storage::open_spill(disk, options.clone()).map_err(|error| error.to_string())
@@ -106,7 +109,7 @@ impl Host {
             bodies_bytes_max: sizes.bodies_bytes_max,
             pending_bytes_max: 8 << 20,
             orderly: recovery.orderly,
-            catalog_damaged: recovery.has_damage(),
+            catalog_damaged: recovery.is_log_damaged(),
             damaged_segments: damaged.map(|it| it.segment.0).collect(),
             seed: [seed, !seed],
         };
@@ -120,8 +123,18 @@ impl Host {
         let log_too = Arc::clone(&log);
         let (broker, restoration) =
             Broker::new(broker_options, log_too, open_spill, restorer, Box::new(hooks), now);
-        let (is_blocked, is_lenient) = (false, sizes.is_lenient);
-        Ok(Self { disk, log, broker, now, is_blocked, recovery, restoration, heard, is_lenient })
+        Ok(Self {
+            checkpointer: Mutex::new(Checkpointer::new(Arc::clone(&log))),
+            disk,
+            log,
+            broker,
+            now,
+            is_blocked: false,
+            recovery,
+            restoration,
+            heard,
+            is_lenient: sizes.is_lenient,
+        })
     }
 
     /// Makes user and virtual host on an empty disk.
@@ -173,6 +186,26 @@ impl Host {
     /// A text, when the log has failed.
     pub fn reclaim(&self) -> Result<bool, String> {
         self.broker.reclaim(self.now).map_err(|it| it.to_string())
+    }
+
+    /// Writes a checkpoint, if there is anything new for one; true when it did.
+    ///
+    /// # Errors
+    /// A text, when it cannot be written.
+    pub fn checkpoint(&self) -> Result<bool, String> {
+        self.checkpointer.lock().write(&|| false)
+    }
+
+    /// One look of the thread that keeps checkpoints.
+    ///
+    /// # Errors
+    /// A text, when a checkpoint cannot be written.
+    pub fn look(&self) -> Result<(), String> {
+        if let Checkpointed::Verified(lines) = self.checkpointer.lock().look(&|| false)? {
+            let mut heard = self.heard.lock();
+            heard.damaged = heard.damaged.take().or_else(|| lines.into_iter().next());
+        }
+        Ok(())
     }
 
     /// One step of preparing segments.
@@ -242,4 +275,24 @@ impl Host {
         }
         self.heard.lock().damaged.as_ref().map(|it| format!("damage while serving: {it}"))
     }
+}
+
+/// A checkpoint and what follows it say the same as the whole log.
+fn compare(
+    log: &Log,
+    restorer: &mut Restorer,
+    whole: MemoryDisk,
+    options: &LogOptions,
+) -> Result<(), String> {
+    let (_, _, mut other) = broker::recover(Arc::new(whole), options.clone(), true)
+        .map_err(|error| format!("does not open without its checkpoint: {error}"))?;
+    let exists: BTreeSet<u32> = log.segments().iter().map(|it| it.id.0).collect();
+    let (one, other) = (restorer.describe(exists.clone()), other.describe(exists));
+    let more = one.iter().find(|it| !other.contains(it));
+    let less = other.iter().find(|it| !one.contains(it));
+    if more.is_some() || less.is_some() || one.len() != other.len() {
+        let wrong = "the checkpoint says other things than the log";
+        return Err(format!("{wrong}: it has {more:?} and lacks {less:?}"));
+    }
+    Ok(())
 }

@@ -62,6 +62,9 @@ pub struct Outcome {
     /// Disks that were judged.
     pub states: u64,
     pub restarts: u64,
+    pub checkpoints: u64,
+    /// Restarts that began with a checkpoint.
+    pub checkpointed: u64,
     pub failures: u64,
     pub published: u64,
     pub confirmed: u64,
@@ -259,6 +262,11 @@ impl Simulation {
                 note("reclaim");
                 host.reclaim()?;
             }
+            95 => {
+                note("checkpoint");
+                let written = host.checkpoint().and_then(|it| host.look().map(|()| it));
+                self.take_checkpoint(written)?;
+            }
             _ => {
                 note("prepare");
                 host.prepare()?;
@@ -267,19 +275,32 @@ impl Simulation {
         Ok(())
     }
 
+    /// On a failing disk there may be none; that is no failure of the log.
+    fn take_checkpoint(&mut self, written: Result<bool, String>) -> Result<(), String> {
+        match written {
+            Ok(written) => self.outcome.checkpoints += u64::from(written),
+            Err(error) if !self.plan.faults => return Err(error),
+            Err(error) => self.history.note(|| format!("no checkpoint: {error}")),
+        }
+        Ok(())
+    }
+
     /// A few looks at segments in which nothing changes, as far as a random end.
     fn reclaim_at_rest(&mut self) -> Result<(), String> {
-        let Some(host) = &mut self.host else { return Ok(()) };
         for _ in 0..=self.random.below(6) {
+            let Some(host) = &mut self.host else { return Ok(()) };
             host.pass(RESTING_MS);
             host.reclaim()?;
+            let mut written = Ok(false);
             for _ in 0..self.random.below(4) {
-                match self.random.below(3) {
+                match self.random.below(4) {
                     0 => host.flush(true)?,
                     1 => host.synced(),
+                    2 => written = host.checkpoint(),
                     _ => host.prepare()?,
                 }
             }
+            self.take_checkpoint(written)?;
         }
         Ok(())
     }
@@ -393,6 +414,7 @@ impl Simulation {
         self.outcome.restarts += 1;
         let seed = self.random.number();
         let host = self.bench(now, orderly).open(&disk, seed)?;
+        self.outcome.checkpointed += u64::from(host.recovery.checkpoint.is_some());
         let mut asking = Asking::connect(&host)?;
         let depths = asking.depths(&host, &self.specs)?;
         asking.close(&host);

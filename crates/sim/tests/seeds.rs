@@ -16,6 +16,8 @@ fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
         all.confirmed += outcome.confirmed;
         all.restarts += outcome.restarts;
         all.failures += outcome.failures;
+        all.checkpoints += outcome.checkpoints;
+        all.checkpointed += outcome.checkpointed;
         if let Some(what) = outcome.wrong.first() {
             wrong.push(format!("seed {seed}: {what}"));
         }
@@ -26,6 +28,7 @@ fn seeds(first: u64, count: u64, plan: Plan) -> Outcome {
     assert!(wrong.is_empty(), "seeds fail, {plan:?}\n{}", wrong.join("\n"));
     // A run in which nothing happened proves nothing.
     assert!(all.restarts > 0 && all.confirmed > count, "{all:?}");
+    assert!(all.checkpoints > 0 && all.checkpointed > 0, "{all:?}");
     all
 }
 

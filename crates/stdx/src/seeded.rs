@@ -49,6 +49,12 @@ pub enum Seeded {
     FullDiskFromSync = 20,
     /// Messages whose queue is missing after damage are given up, as if it had been deleted.
     MissingQueueForgotten = 21,
+    /// A checkpoint is believed without its checksums.
+    CheckpointUnchecked = 22,
+    /// A checkpoint gets its name before its content is synced.
+    CheckpointBeforeSync = 23,
+    /// What the log says after a checkpoint takes nothing away from it.
+    CheckpointNotChanged = 24,
 }
 
 /// Has this fault been sown?

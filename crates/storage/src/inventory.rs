@@ -52,7 +52,7 @@ pub(crate) fn inventory(disk: &dyn Disk) -> Result<Inventory, OpenError> {
             FileName::Scratch => found.scratch.push(name),
             FileName::Foreign => found.foreign.push(name),
             FileName::Manifest => found.lists_present += 1,
-            FileName::Lock => {}
+            FileName::Lock | FileName::Checkpoint => {}
         }
     }
     found.segments.sort_unstable_by_key(|segment| segment.id);

@@ -7,24 +7,27 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Condvar, Mutex};
 use stdx::seeded::{Seeded, is_sown};
 
+use crate::checkpoint::Checkpoint;
 use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::{Failure, LogError, OpenError, ReadError};
-use crate::inventory::{Found, io_error, read_segment};
+use crate::inventory::io_error;
 use crate::manifest::Manifests;
 use crate::options::{LogOptions, Space};
 use crate::position::{Kind, OwnedRecord, Position, Record, SegmentId};
 use crate::read;
-use crate::recover::{Recovered, copy_aside, recover};
+use crate::recover::{Recovered, Survey, copy_aside, recover, survey};
 use crate::recovery::{Quarantined, Recovery};
-use crate::scan::{Image, Scanner};
-use crate::segment::{FIRST, SegmentHeader, segment_name};
+use crate::segment::{FIRST, segment_name};
 use crate::spares::{Spares, Trouble};
 use crate::table::{SegmentInfo, Table};
 use crate::tail::{Chunk, Tail};
 
 mod append;
+mod replay;
 
 pub use append::Appender;
+use replay::Known;
+pub use replay::{NewCheckpoint, Replay, Step};
 
 /// What the log thread keeps between flushes.
 #[derive(Default)]
@@ -56,6 +59,7 @@ pub struct Log {
     flusher: Mutex<Flusher>,
     retiring: Mutex<Vec<Retiring>>,
     suspects: Mutex<Vec<Quarantined>>,
+    checkpoint: Mutex<Known>,
     durable: AtomicU64,
     written: AtomicU64,
     end: AtomicU64,
@@ -70,28 +74,70 @@ impl std::fmt::Debug for Log {
     }
 }
 
-impl Log {
-    /// Opens a folder and recovers it. `visit` sees each good record once, in log order.
+/// A folder that is locked and has been looked at. Nothing has been changed.
+pub struct Opening {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    lock: DiskLock,
+    survey: Survey,
+}
+
+impl Opening {
+    /// The state of the log before the records that [`Opening::finish`] will show.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.survey.checkpoints.newest.as_ref()
+    }
+
+    /// Every record is to be shown. `why`: what the checkpoint lacks, if it lacks anything.
+    pub fn ignore_checkpoint(&mut self, why: Option<String>) {
+        let name = self.survey.checkpoints.newest.take().map(|it| it.name);
+        if let (Some(name), Some(why)) = (name, why) {
+            self.survey.checkpoints.faults.push(format!("{name} is not used: {why}"));
+        }
+    }
+
+    /// Recovers the log. `visit` sees each good record from the checkpoint on once, in log order.
     ///
     /// When this returns, everything `visit` saw is durable.
     ///
     /// # Errors
-    /// [`OpenError`]: the folder is locked, was written by a newer version, or cannot be read or
-    /// written.
+    /// [`OpenError`]: the folder was written by a newer version, or cannot be read or written.
+    pub fn finish(self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(Log, Recovery), OpenError> {
+        let mut recovered = recover(&*self.disk, self.survey, visit)?;
+        let report = std::mem::take(&mut recovered.report);
+        let log = Log::build(self.disk, self.options, self.lock, recovered)?;
+        log.mark_opened()?;
+        Ok((log, report))
+    }
+}
+
+impl Log {
+    /// Locks a folder and looks at what it holds.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the folder is locked, was written by a newer version, or cannot be read.
+    pub fn begin_open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Opening, OpenError> {
+        let lock = disk.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked,
+            _ => io_error("lock", "")(error),
+        })?;
+        let survey = survey(&*disk)?;
+        Ok(Opening { disk, options, lock, survey })
+    }
+
+    /// Opens a folder and recovers it from the log alone. `visit` sees each good record once, in
+    /// log order.
+    ///
+    /// # Errors
+    /// As [`Log::begin_open`] and [`Opening::finish`].
     pub fn open(
         disk: Arc<dyn Disk>,
         options: LogOptions,
         visit: &mut dyn FnMut(Record<'_>),
     ) -> Result<(Self, Recovery), OpenError> {
-        let lock = disk.lock().map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked,
-            _ => io_error("lock", "")(error),
-        })?;
-        let mut recovered = recover(&*disk, visit)?;
-        let report = std::mem::take(&mut recovered.report);
-        let log = Self::build(disk, options, lock, recovered)?;
-        log.mark_opened()?;
-        Ok((log, report))
+        let mut opening = Self::begin_open(disk, options)?;
+        opening.ignore_checkpoint(None);
+        opening.finish(visit)
     }
 
     fn build(
@@ -130,6 +176,7 @@ impl Log {
             flusher: Mutex::default(),
             retiring: Mutex::new(retiring),
             suspects: Mutex::default(),
+            checkpoint: Mutex::new(Known::new(&recovered.checkpoints)),
             durable: AtomicU64::new(end.0),
             written: AtomicU64::new(end.0),
             end: AtomicU64::new(end.0),
@@ -391,41 +438,6 @@ impl Log {
         }
     }
 
-    /// Shows all good records of a sealed segment, for reclaim. Records of a unit that a crash cut
-    /// are shown as well; nothing that recovery showed refers to them. Damaged bytes are passed
-    /// over; the next [`Log::prepare`] copies them to quarantine, and until then the segment is
-    /// kept.
-    ///
-    /// # Errors
-    /// [`ReadError`] where the segment is absent or cannot be read.
-    pub fn scan(&self, id: SegmentId, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), ReadError> {
-        let at = Position::new(id, FIRST);
-        let segment = self.table.get(id).ok_or(ReadError::Absent(at))?;
-        let header = SegmentHeader::Bad;
-        let found = Found { id, file_bytes: u64::from(segment.capacity), header, begun: true };
-        let mut image = Vec::new();
-        read_segment(&*self.disk, &found, false, &mut image)
-            .map_err(|error| ReadError::Io { position: at, error: Arc::new(error) })?;
-        let image = Image {
-            id,
-            salt: segment.salt,
-            bytes: &image,
-            sealed: true,
-            recycled: segment.recycled,
-            known_end: Some(segment.end),
-        };
-        let mut scanner = Scanner::new(visit);
-        scanner.units_are_shown();
-        // A record of a newer version would have kept the folder from being opened.
-        let _ = scanner.scan(&image);
-        let damaged = std::mem::take(&mut scanner.recovery.quarantined);
-        if !damaged.is_empty() {
-            self.table.keep(id, true);
-            self.suspects.lock().extend(damaged);
-        }
-        Ok(())
-    }
-
     /// The segments that hold records, in order.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let mut infos = self.table.infos();
@@ -499,7 +511,7 @@ impl Log {
     /// called again at once, unless this is [`Space::Low`]: an append that finds no segment makes
     /// one itself while all others wait, and on a full disk eats up the reserve unnoticed.
     pub fn is_behind(&self) -> bool {
-        self.spares.is_behind()
+        self.spares.is_behind(self.end().offset())
     }
 
     fn quarantine_suspects(&self) {
@@ -558,6 +570,8 @@ impl Log {
             Err(error) => return Err(error),
         }
         self.tail.lock().closed = true;
-        self.flush(true)
+        let end = self.flush(true)?;
+        self.spares.abandon();
+        Ok(end)
     }
 }

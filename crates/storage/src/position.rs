@@ -66,6 +66,12 @@ impl Kind {
     pub(crate) const MANIFEST: Self = Self(6);
     /// The log was opened; an unfinished unit before it never happened.
     pub(crate) const OPENED: Self = Self(7);
+    /// First record of a checkpoint file.
+    pub(crate) const CHECKPOINT: Self = Self(8);
+    /// A part of what a checkpoint holds.
+    pub(crate) const CHECKPOINT_PART: Self = Self(9);
+    /// Last record of a checkpoint file.
+    pub(crate) const CHECKPOINT_END: Self = Self(10);
 
     /// Does the kind belong to the log itself?
     #[must_use]

@@ -3,6 +3,7 @@
 
 use stdx::seeded::{Seeded, is_sown};
 
+use crate::checkpoint::{self, Checkpoints, Head};
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, OpenError};
 use crate::frame;
@@ -11,9 +12,10 @@ use crate::position::{Position, Record, SegmentId};
 use crate::recovery::{Missing, Quarantined, Recovery};
 use crate::scan::{Ended, Image, Scanner};
 use crate::segment::{
-    FIRST, FORMAT, List, Segment, SegmentHeader, encode_header, list_size, scratch_name,
+    FIRST, FORMAT, List, Listed, Segment, SegmentHeader, encode_header, list_size, scratch_name,
     segment_name,
 };
+use crate::stream::{Streamed, blank_from, is_blank, stream};
 
 /// A folder after recovery, ready to be appended to.
 #[derive(Debug)]
@@ -30,20 +32,89 @@ pub(crate) struct Recovered {
     /// The first segment number that was never used.
     pub(crate) next: u32,
     pub(crate) report: Recovery,
+    pub(crate) checkpoints: Checkpoints,
 }
 
-/// Recovers the folder; `visit` sees each good record once, in order.
-pub(crate) fn recover(
-    disk: &dyn Disk,
-    visit: &mut dyn FnMut(Record<'_>),
-) -> Result<Recovered, OpenError> {
+/// What a folder holds, before its segments are read.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    found: Inventory,
+    /// The last segment that may hold records.
+    last: SegmentId,
+    image: Vec<u8>,
+    /// The newest one is there only while it fits the log.
+    pub(crate) checkpoints: Checkpoints,
+}
+
+/// Looks at all files and chooses the checkpoint to begin with.
+pub(crate) fn survey(disk: &dyn Disk) -> Result<Survey, OpenError> {
     let found = inventory(disk)?;
     let mut image = Vec::new();
     let last = last_begun(disk, &found, &mut image)?;
+    let mut checkpoints = checkpoint::load(disk);
+    if let Some(newest) = checkpoints.newest.take() {
+        match fit(&found, last, &newest.head) {
+            Fit::Good => checkpoints.newest = Some(newest),
+            Fit::Outdated => {}
+            Fit::Not(why) => checkpoints.faults.push(format!("{} is not used: {why}", newest.name)),
+        }
+    }
+    Ok(Survey { found, last, image, checkpoints })
+}
+
+/// Does a checkpoint speak about the log that is here?
+enum Fit {
+    Good,
+    /// A crash took the removal of a file back that the checkpoint does not know any more.
+    Outdated,
+    Not(String),
+}
+
+/// Where a file looks damaged, the whole log is read, so that everything about it is told.
+fn fit(found: &Inventory, last: SegmentId, head: &Head) -> Fit {
+    if last < head.before {
+        return Fit::Not(format!("the log ends before segment {}", head.before));
+    }
+    let Some(list) = &found.list else { return Fit::Not("there is no manifest".to_owned()) };
+    for file in found.segments.iter().filter(|file| file.id < head.before) {
+        let listed = head.segments.iter().find(|entry| entry.id == file.id);
+        let SegmentHeader::Good { salt, made, .. } = file.header else {
+            return Fit::Not(format!("the header of segment {} is damaged", file.id));
+        };
+        let sealed = list.sealed.iter().find(|it| it.id == file.id);
+        if listed.is_none() && sealed.is_none() {
+            return Fit::Outdated;
+        }
+        let fits = |it: &&Listed| {
+            let is_same = sealed.is_none_or(|sealed| sealed.end == it.end);
+            it.salt == salt && is_same && u64::from(it.end) <= file.file_bytes
+        };
+        if listed.filter(fits).is_none() || file.file_bytes < u64::from(made) {
+            return Fit::Not(format!("segment {} is not what it was", file.id));
+        }
+    }
+    let here = |id: SegmentId| found.segments.iter().any(|file| file.id == id);
+    let mut gone = list.sealed.iter().filter(|entry| {
+        entry.id < head.before && !here(entry.id) && !head.retired.contains(&entry.id)
+    });
+    match gone.next() {
+        Some(entry) => Fit::Not(format!("segment {} is gone", entry.id)),
+        None => Fit::Good,
+    }
+}
+
+/// Recovers the folder; `visit` sees each good record once, in order, from the checkpoint on.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    survey: Survey,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<Recovered, OpenError> {
+    let Survey { found, last, mut image, checkpoints } = survey;
     let mut scanner = Scanner::new(visit);
     let mut segments = Vec::new();
     let mut ready = Vec::new();
     let mut tail = None;
+    let head = begin_at(&checkpoints, &mut scanner);
     for file in &found.segments {
         if file.id > last {
             if matches!(file.header, SegmentHeader::Good { .. }) {
@@ -54,9 +125,13 @@ pub(crate) fn recover(
             }
             continue;
         }
+        if let Some(head) = head.filter(|head| file.id < head.before) {
+            segments.push(unread(file, head));
+            continue;
+        }
         let is_last = file.id == last;
         let (mut segment, ended) = scan_one(disk, &found, file, is_last, &mut image, &mut scanner)?;
-        segment.open_ended = scanner.unit_is_open();
+        segment.open_ended = scanner.unit.is_open();
         segments.push(segment);
         tail = is_last.then_some((segment, ended));
     }
@@ -64,7 +139,7 @@ pub(crate) fn recover(
     report_absent(&found, last, &mut scanner);
     let fresh = found.segments.is_empty() && found.lists_present == 0;
     let mut report = std::mem::take(&mut scanner.recovery);
-    report.orderly |= fresh || report.records == 0 && !report.has_damage();
+    report.orderly |= fresh || report.records == 0 && !report.is_log_damaged();
     report.manifest_rebuilt = lists_damaged(&found, &report);
     report.foreign.clone_from(&found.foreign);
     report.end = segments
@@ -77,7 +152,7 @@ pub(crate) fn recover(
         && !ended.footer
         && needs_rewriting(&report, scanner.proven, ended)
     {
-        let rewritten = rewrite(disk, &image, segment, ended, &mut ready)?;
+        let rewritten = rewrite(disk, &mut image, segment, ended, &mut ready)?;
         active = rewritten.capacity > 0;
         segments.pop();
         segments.push(rewritten);
@@ -92,9 +167,28 @@ pub(crate) fn recover(
         segments,
         ready,
         sequence: found.list.as_ref().map_or(0, |list| list.sequence),
-        next: highest.max(listed) + 1,
+        // Numbers that a checkpoint claims to stand for are never given again.
+        next: highest.max(listed).max(checkpoints.before_max.0) + 1,
         report,
+        checkpoints,
     })
+}
+
+/// Lets the scanner know what the checkpoint tells of the segments before it.
+fn begin_at<'c>(checkpoints: &'c Checkpoints, scanner: &mut Scanner<'_>) -> Option<&'c Head> {
+    scanner.recovery.checkpoint_faults.clone_from(&checkpoints.faults);
+    let head = checkpoints.newest.as_ref().map(|it| &it.head)?;
+    scanner.recovery.records = head.records;
+    scanner.recovery.checkpoint = Some(head.before);
+    scanner.retired.extend(&head.retired);
+    Some(head)
+}
+
+/// A segment that a checkpoint stands for.
+fn unread(file: &Found, head: &Head) -> Segment {
+    let entry = head.segments.iter().find(|entry| entry.id == file.id);
+    let (end, open_ended) = entry.map_or((FIRST, false), |it| (it.end, it.open_ended));
+    Segment { end, open_ended, sealed: true, ..file.segment(None, &[]) }
 }
 
 /// Both manifests are in place before the first record is. A crash may tear the one that was just
@@ -152,6 +246,12 @@ fn scan_one(
     scanner: &mut Scanner<'_>,
 ) -> Result<(Segment, Ended), OpenError> {
     let name = segment_name(file.id);
+    let (from, ended) = scan_good(disk, file, is_last, scanner)?;
+    if let Some(ended) = ended {
+        image.clear();
+        let (end, sealed) = (shown_end(is_last, from, file), !is_last || ended.footer);
+        return Ok((Segment { end, sealed, ..file.segment(None, &[]) }, ended));
+    }
     let whole = match read_segment(disk, file, is_last, image) {
         Ok(whole) => whole,
         Err(_) => {
@@ -167,24 +267,18 @@ fn scan_one(
         let reason = if whole { Damage::SegmentHeader } else { Damage::Unreadable };
         scanner.recovery.quarantined.push(bad_header(file, reason));
     }
-    let ended = scanner
-        .scan(&Image {
-            id: file.id,
-            salt: segment.salt,
-            bytes: image,
-            sealed: !is_last,
-            recycled: segment.recycled,
-            known_end: listed.map(|entry| entry.end),
-        })
-        .map_err(|newer| OpenError::NewerFormat {
-            file: name,
-            version: u16::from(newer.0),
-            known: FORMAT,
-        })?;
-    segment.end = ended.end;
-    if is_last && is_sown(Seeded::EndByBlocks) {
-        segment.end = ended.end.next_multiple_of(4096).min(segment.capacity);
-    }
+    let image = Image {
+        id: file.id,
+        salt: segment.salt,
+        bytes: image,
+        sealed: !is_last,
+        recycled: segment.recycled,
+        known_end: listed.map(|entry| entry.end),
+    };
+    let ended = scanner.scan_from(&image, from as usize).map_err(|newer| {
+        OpenError::NewerFormat { file: name, version: u16::from(newer.0), known: FORMAT }
+    })?;
+    segment.end = shown_end(is_last, ended.end, file);
     segment.sealed = !is_last || ended.footer;
     // No crash makes a file shorter than it was made: its end has been cut off.
     let made = if let SegmentHeader::Good { made, .. } = file.header { made } else { 0 };
@@ -197,6 +291,43 @@ fn scan_one(
     }
     segment.kept = !whole || is_cut;
     Ok((segment, ended))
+}
+
+/// Scans a segment as far as all of it is good. Returns how far, and where it ends if nothing is
+/// wrong with it.
+fn scan_good(
+    disk: &dyn Disk,
+    file: &Found,
+    is_last: bool,
+    scanner: &mut Scanner<'_>,
+) -> Result<(u32, Option<Ended>), OpenError> {
+    let SegmentHeader::Good { salt, made, .. } = file.header else { return Ok((FIRST, None)) };
+    let name = segment_name(file.id);
+    let opened = disk.open(&name).map_err(io_error("open", &name))?;
+    let mut blank = None;
+    if is_last {
+        // Zeros that were never written over may come from the page cache, records may not.
+        blank = blank_from(&*opened, file.file_bytes);
+        opened.drop_cache().map_err(io_error("read", &name))?;
+    }
+    let (at, footer) = match stream(&*opened, file.id, salt, scanner) {
+        Streamed::Whole(ended) => (ended.end, true),
+        Streamed::Until(at) => (at, false),
+    };
+    let is_whole = u64::from(made) <= file.file_bytes;
+    let is_end = || {
+        let to = blank.filter(|_| scanner.may_end());
+        to.is_some_and(|to| is_blank(&*opened, u64::from(at), to))
+    };
+    let is_good = is_whole && (footer || is_end());
+    Ok((at, is_good.then_some(Ended { end: at, torn_end: at, footer })))
+}
+
+fn shown_end(is_last: bool, end: u32, file: &Found) -> u32 {
+    if is_last && is_sown(Seeded::EndByBlocks) {
+        return end.next_multiple_of(4096).min(file.file_bytes as u32);
+    }
+    end
 }
 
 fn bad_header(file: &Found, reason: Damage) -> Quarantined {
@@ -275,6 +406,18 @@ pub(crate) fn copy_aside(disk: &dyn Disk, range: &Quarantined) -> std::io::Resul
     disk.sync_dir("")
 }
 
+/// Reads a segment up to its end, all of which is good.
+fn load(disk: &dyn Disk, segment: Segment, image: &mut Vec<u8>) -> Result<(), OpenError> {
+    let name = segment_name(segment.id);
+    let file = disk.open(&name).map_err(io_error("open", &name))?;
+    image.resize(segment.end as usize, 0);
+    match file.read_at(image, 0).map_err(io_error("read", &name))? {
+        // Without records there is nothing that must be there.
+        count if count == image.len() || segment.end <= FIRST => Ok(()),
+        _ => Err(io_error("read", &name)(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
 fn needs_rewriting(report: &Recovery, proven: Position, ended: Ended) -> bool {
     ended.torn_end > ended.end || !report.orderly && report.end > proven
 }
@@ -287,11 +430,14 @@ fn needs_rewriting(report: &Recovery, proven: Position, ended: Ended) -> bool {
 /// written again in place.
 fn rewrite(
     disk: &dyn Disk,
-    image: &[u8],
+    image: &mut Vec<u8>,
     segment: Segment,
     ended: Ended,
     ready: &mut Vec<Segment>,
 ) -> Result<Segment, OpenError> {
+    if image.is_empty() {
+        load(disk, segment, image)?;
+    }
     let scratch = scratch_name(segment.id.0);
     let name = segment_name(segment.id);
     match copy(disk, image, segment, &scratch) {
@@ -367,10 +513,9 @@ pub(crate) fn list_of<'a>(
     active: SegmentId,
     segments: impl Iterator<Item = &'a Segment>,
 ) -> List {
-    use crate::segment::Listed;
     let sealed = segments
         .filter(|segment| segment.sealed && segment.id < active)
-        .map(|segment| Listed { id: segment.id, salt: segment.salt, end: segment.end })
+        .map(Segment::listed)
         .collect();
     List { sequence, active, sealed }
 }

@@ -51,6 +51,10 @@ pub struct Recovery {
     pub manifest_rebuilt: bool,
     /// Files that do not belong to the log; they were left alone.
     pub foreign: Vec<String>,
+    /// Segments with a lower number were not read: a checkpoint stands for them.
+    pub checkpoint: Option<SegmentId>,
+    /// Why other checkpoints were of no use. They cost time, never a message.
+    pub checkpoint_faults: Vec<String>,
     /// End of the last good record.
     pub end: Position,
     /// The unproven tail was read past the page cache and written again.
@@ -61,6 +65,12 @@ impl Recovery {
     /// Did the start find anything an operator must know?
     #[must_use]
     pub fn has_damage(&self) -> bool {
+        self.is_log_damaged() || !self.checkpoint_faults.is_empty()
+    }
+
+    /// Is there anything that was written and synced, and that the log does not say any more?
+    #[must_use]
+    pub fn is_log_damaged(&self) -> bool {
         !self.missing.is_empty()
             || self.manifest_rebuilt
             || self.quarantined.iter().any(|range| !range.torn)

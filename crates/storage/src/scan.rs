@@ -8,7 +8,7 @@ use crate::error::Damage;
 use crate::frame::{self, Checked, Header};
 use crate::position::{Kind, Position, Record, SegmentId};
 use crate::recovery::{Missing, Quarantined, Recovery};
-use crate::segment::{FIRST, List};
+use crate::segment::List;
 
 /// A segment as it was read, to be scanned.
 pub(crate) struct Image<'a> {
@@ -32,8 +32,9 @@ pub(crate) struct Ended {
     pub(crate) footer: bool,
 }
 
+/// Records of a unit whose end has not been met.
 #[derive(Default)]
-struct Unit {
+pub(crate) struct Unit {
     bytes: Vec<u8>,
     /// Position, end, kind, and the end of the payload in `bytes`.
     records: Vec<(Position, Position, Kind, usize)>,
@@ -48,7 +49,7 @@ pub(crate) struct Scanner<'v> {
     pub(crate) proven: Position,
     /// The list in the last good footer.
     pub(crate) footer: Option<List>,
-    unit: Unit,
+    pub(crate) unit: Unit,
     ignore_units: bool,
     /// The first copy of a clean stop is there, the second is not (yet).
     stop_begun: bool,
@@ -64,6 +65,12 @@ fn word(payload: &[u8]) -> u64 {
     let count = payload.len().min(8);
     bytes[..count].copy_from_slice(&payload[..count]);
     u64::from_le_bytes(bytes)
+}
+
+impl Unit {
+    pub(crate) fn is_open(&self) -> bool {
+        !self.records.is_empty()
+    }
 }
 
 impl<'v> Scanner<'v> {
@@ -86,15 +93,13 @@ impl<'v> Scanner<'v> {
         self.ignore_units = true;
     }
 
-    /// Records of a unit have been seen, and its end has not.
-    pub(crate) fn unit_is_open(&self) -> bool {
-        !self.unit.records.is_empty()
-    }
-
-    /// Scans one segment. Bad bytes that were durable are reported and passed over; the first bad
-    /// byte that was not ends the log.
-    pub(crate) fn scan(&mut self, image: &Image<'_>) -> Result<Ended, NewerRecord> {
-        let mut at = FIRST as usize;
+    /// Scans one segment; everything before `at` has been seen. Bad bytes that were durable are
+    /// reported and passed over; the first bad byte that was not ends the log.
+    pub(crate) fn scan_from(
+        &mut self,
+        image: &Image<'_>,
+        mut at: usize,
+    ) -> Result<Ended, NewerRecord> {
         loop {
             match frame::check(image.bytes, image.id, image.salt, at) {
                 Checked::Newer(version) => return Err(NewerRecord(version)),
@@ -123,7 +128,12 @@ impl<'v> Scanner<'v> {
         }
     }
 
-    fn on_good(&mut self, header: &Header, end: Position, payload: &[u8]) {
+    /// May blank bytes at the end of what was read be the end of the log, and nothing else?
+    pub(crate) fn may_end(&self) -> bool {
+        !self.stop_begun
+    }
+
+    pub(crate) fn on_good(&mut self, header: &Header, end: Position, payload: &[u8]) {
         let first_copy = self.first_copy;
         if header.kind != Kind::PADDING {
             self.first_copy = None;

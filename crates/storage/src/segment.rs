@@ -14,6 +14,7 @@ const MAGIC: [u8; 8] = *b"FMQSEGMT";
 const RECYCLED: u16 = 1;
 const LIST_HEAD: usize = 24;
 const LIST_ENTRY: usize = 16;
+const OPEN_ENDED: u32 = 1;
 
 /// What is known about one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ pub(crate) enum FileName {
     /// Unfinished; holds nothing that counts.
     Scratch,
     Manifest,
+    Checkpoint,
     Lock,
     Foreign,
 }
@@ -97,9 +99,20 @@ pub(crate) fn scratch_name(number: u32) -> String {
 
 pub(crate) const MANIFESTS: [&str; 2] = ["manifest.0", "manifest.1"];
 
+pub(crate) const CHECKPOINTS: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
+
+/// A checkpoint being written.
+pub(crate) const CHECKPOINT_SCRATCH: &str = "checkpoint.tmp";
+
 pub(crate) fn parse_name(name: &str) -> FileName {
     if MANIFESTS.contains(&name) {
         return FileName::Manifest;
+    }
+    if CHECKPOINTS.contains(&name) {
+        return FileName::Checkpoint;
+    }
+    if name == CHECKPOINT_SCRATCH {
+        return FileName::Scratch;
     }
     if name == "lock" {
         return FileName::Lock;
@@ -129,6 +142,15 @@ pub(crate) struct Listed {
     pub(crate) salt: u32,
     /// Where the segment ends: after its last record, before its footer.
     pub(crate) end: u32,
+    /// See [`Segment::open_ended`].
+    pub(crate) open_ended: bool,
+}
+
+impl Segment {
+    pub(crate) fn listed(&self) -> Listed {
+        let Self { id, salt, end, open_ended, .. } = *self;
+        Listed { id, salt, end, open_ended }
+    }
 }
 
 /// Bytes on disk of a record that lists `count` sealed segments.
@@ -147,7 +169,7 @@ impl List {
             bytes.extend_from_slice(&entry.id.0.to_le_bytes());
             bytes.extend_from_slice(&entry.salt.to_le_bytes());
             bytes.extend_from_slice(&entry.end.to_le_bytes());
-            bytes.extend_from_slice(&[0; 4]);
+            bytes.extend_from_slice(&u32::from(entry.open_ended).to_le_bytes());
         }
         bytes
     }
@@ -161,7 +183,8 @@ impl List {
         let mut sealed = Vec::with_capacity(count.min(bytes.len() / LIST_ENTRY));
         for at in (0..count).map(|number| LIST_HEAD + number * LIST_ENTRY) {
             let id = SegmentId(word(at)?);
-            sealed.push(Listed { id, salt: word(at + 4)?, end: word(at + 8)? });
+            let open_ended = word(at + 12)? & OPEN_ENDED != 0;
+            sealed.push(Listed { id, salt: word(at + 4)?, end: word(at + 8)?, open_ended });
         }
         let sequence = u64::from(word(0)?) | u64::from(word(4)?) << 32;
         Some(Self { sequence, active: SegmentId(word(8)?), sealed })
@@ -198,7 +221,7 @@ mod tests {
         assert_eq!(parse_name(&segment_name(SegmentId(7))), FileName::Segment(SegmentId(7)));
         assert_eq!(parse_name(&scratch_name(7)), FileName::Scratch);
         assert_eq!(parse_name("queue.seg"), FileName::Foreign);
-        let entry = Listed { id: SegmentId(1), salt: 2, end: 3 };
+        let entry = Listed { id: SegmentId(1), salt: 2, end: 3, open_ended: true };
         let list = List { sequence: 1 << 40, active: SegmentId(9), sealed: vec![entry; 3] };
         let bytes = list.encode_manifest();
         assert_eq!(bytes.len() as u64, list_size(3));

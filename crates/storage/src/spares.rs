@@ -57,6 +57,8 @@ struct Filling {
     name: String,
     file: Arc<dyn DiskFile>,
     filled: u32,
+    /// Bytes it is to have.
+    bytes: u32,
 }
 
 struct Work {
@@ -122,6 +124,11 @@ impl Spares {
         }
     }
 
+    /// Size of a segment that nobody waits for.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.into()
+    }
+
     pub(crate) fn space(&self) -> Space {
         if self.low.load(Ordering::Acquire) { Space::Low } else { Space::Plenty }
     }
@@ -131,10 +138,11 @@ impl Spares {
         self.queue.lock().len() <= self.reserve
     }
 
-    /// Is the log using up what was prepared? The first segment of a start does not count: an idle
-    /// log has time.
-    pub(crate) fn is_behind(&self) -> bool {
-        1 < self.entered.load(Ordering::Relaxed) && self.wants_more()
+    /// Is the log using up what was prepared? The first segment of a start does not count before a
+    /// good part of a step is in it: an idle log has time.
+    pub(crate) fn is_behind(&self, offset: u32) -> bool {
+        let is_first = self.entered.load(Ordering::Relaxed) <= 1;
+        self.wants_more() && !(is_first && offset < self.step_bytes / 4)
     }
 
     /// Takes the next segment, with room for `bytes` bytes. Slow only where none is ready or none
@@ -162,6 +170,12 @@ impl Spares {
             // `prepare` may have finished one while this thread waited for it.
             if let Some(segment) = self.queue.lock().pop_front() {
                 return Ok(segment);
+            }
+            // Somebody waits: a small segment now is better than a whole one later.
+            if work.filling.is_none() {
+                work.check()?;
+                let started = self.start(work.next, self.step_bytes);
+                work.filling = Some(work.keep_failure(started)?);
             }
             self.step(&mut work)?;
         }
@@ -207,12 +221,13 @@ impl Spares {
     fn fill_further(&self, work: &mut Work) -> Result<(), Trouble> {
         let mut filling = match work.filling.take() {
             Some(filling) => filling,
-            None => self.start(work.next)?,
+            None => self.start(work.next, self.segment_bytes)?,
         };
-        let to = self.segment_bytes.min(filling.filled.saturating_add(self.step_bytes));
-        let whole = to == self.segment_bytes;
+        let to = filling.bytes.min(filling.filled.saturating_add(self.step_bytes));
+        let whole = to == filling.bytes;
         let done = self.fill_to(&filling, to).and_then(|()| {
-            if whole { self.activate(work, &filling.name, &*filling.file, false) } else { Ok(()) }
+            let Filling { name, file, bytes, .. } = &filling;
+            if whole { self.activate(work, name, &**file, *bytes, false) } else { Ok(()) }
         });
         if matches!(done, Err(Trouble::Full)) {
             self.give_back(&filling.name)?;
@@ -224,11 +239,12 @@ impl Spares {
         done
     }
 
-    fn start(&self, number: u32) -> Result<Filling, Trouble> {
+    fn start(&self, number: u32, bytes_max: u32) -> Result<Filling, Trouble> {
         let name = scratch_name(number);
+        let bytes = self.segment_bytes.min(bytes_max);
         let file = self.disk.create(&name).map_err(reserving("create", &name))?;
-        match file.allocate(u64::from(self.segment_bytes)).map_err(reserving("allocate", &name)) {
-            Ok(()) => Ok(Filling { name, file, filled: 0 }),
+        match file.allocate(u64::from(bytes)).map_err(reserving("allocate", &name)) {
+            Ok(()) => Ok(Filling { name, file, filled: 0, bytes }),
             Err(trouble) => {
                 self.give_back(&name)?;
                 Err(trouble)
@@ -256,13 +272,14 @@ impl Spares {
         work: &mut Work,
         name: &str,
         file: &dyn DiskFile,
+        capacity: u32,
         recycled: bool,
     ) -> Result<(), Trouble> {
         let salt = self.disk.random().map_err(failed("salt", name))? as u32;
         let segment = Segment {
             id: SegmentId(work.next),
             salt,
-            capacity: self.segment_bytes,
+            capacity,
             end: FIRST,
             sealed: false,
             recycled,
@@ -304,9 +321,17 @@ impl Spares {
         // The old name must be gone before the old header is.
         self.sync_names()?;
         let file = self.disk.open(&scratch).map_err(failed("open", &scratch))?;
-        match self.activate(work, &scratch, &*file, true) {
+        match self.activate(work, &scratch, &*file, retired.capacity, true) {
             Err(Trouble::Full) => self.give_back(&scratch),
             other => other,
+        }
+    }
+
+    /// The log ends: what is not ready is of no use to the next start. Whatever fails here leaves a
+    /// file that the next start removes.
+    pub(crate) fn abandon(&self) {
+        if let Some(filling) = self.work.lock().filling.take() {
+            let _ = self.disk.remove(&filling.name);
         }
     }
 

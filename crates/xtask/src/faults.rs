@@ -46,6 +46,16 @@ const ENOSPC: Test = (
 const SIMULATED: Test =
     ("ferrymq-sim", &["--test", "seeds"], "nothing_confirmed_is_lost_by_crashes");
 const MODEL: Test = ("ferrymq-engine", &["--test", "it"], "random::queue_behaves_like_the_model");
+const CHECKPOINTS: Test = (
+    "ferrymq-storage",
+    &["--test", "checkpoint"],
+    "damaged_cut_or_missing_checkpoint_costs_time_and_is_told",
+);
+const CHECKPOINT_CRASH: Test = (
+    "ferrymq-storage",
+    &["--test", "checkpoint"],
+    "crash_at_every_operation_of_a_checkpoint_shows_what_the_log_says",
+);
 const WAKE_UP: Test = (
     "ferrymq-node",
     &["--lib"],
@@ -81,6 +91,9 @@ const FAULTS: &[Fault] = &[
     fault(19, "record visible before its body is complete", "R4", CRASH),
     fault(20, "ENOSPC from a sync taken for a full disk", "R6", ENOSPC),
     fault(21, "queue without declaration started empty", "R5", LOST_QUEUE),
+    fault(22, "checkpoint without checksum", "R5", CHECKPOINTS),
+    fault(23, "checkpoint renamed before it is synced", "R4", CHECKPOINT_CRASH),
+    fault(24, "removals after a checkpoint forgotten", "R4", SIMULATED),
 ];
 const NOT_APPLICABLE: &[(u8, &str)] =
     &[(14, "vote not synced: no replication"), (15, "follower answers early: no replication")];
@@ -190,7 +203,7 @@ mod tests {
         let mut there: Vec<u8> = there.filter_map(|it| it.parse().ok()).collect();
         there.extend(NOT_APPLICABLE.iter().map(|(number, _)| *number));
         there.sort_unstable();
-        assert_eq!(there, (1..=21).collect::<Vec<u8>>());
+        assert_eq!(there, (1..=24).collect::<Vec<u8>>());
         let mut sown: Vec<u8> = FAULTS.iter().map(|it| it.number).collect();
         sown.extend(NOT_APPLICABLE.iter().map(|(number, _)| *number));
         sown.sort_unstable();
@@ -200,7 +213,7 @@ mod tests {
     #[test]
     fn what_is_not_applicable_is_not_counted_as_caught() {
         let all: Vec<u8> = FAULTS.iter().map(|it| it.number).collect();
-        let expected = "faults: 16 of 16 of S1-S18 caught, 2 not applicable (S14, S15); 3 of 3 \
+        let expected = "faults: 16 of 16 of S1-S18 caught, 2 not applicable (S14, S15); 6 of 6 \
                         after them";
         assert_eq!(summary(&all), expected);
         assert!(summary(&[1, 19]).starts_with("faults: 1 of 16 of S1-S18 caught"));

@@ -1,12 +1,11 @@
 //! A broker on a disk in memory, driven by the test.
 
 use broker::{
-    Administration, Broker, BrokerOptions, Connect, Hooks, PasswordHash, Restoration, Restorer,
-    SessionHandle,
+    Administration, Broker, BrokerOptions, Connect, Hooks, PasswordHash, Restoration, SessionHandle,
 };
 use model::{
-    ChannelId, ConsumerNumber, LogPosition, Message, Name, Notice, Publish, Request, Subscribe,
-    Table, Timestamp,
+    ChannelId, ConsumerNumber, Message, Name, Notice, Publish, Request, Subscribe, Table,
+    Timestamp,
     properties::Properties,
     request::{DeclareExchange, DeclareQueue, SharedCredit},
 };
@@ -39,20 +38,16 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn open(disk: MemoryDisk) -> Self {
         let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
-        let mut restorer = Restorer::new();
         let shared_disk = Arc::new(disk.clone());
-        let (log, recovery) = Log::open(shared_disk, options.clone(), &mut |it| {
-            let (position, end) = (LogPosition(it.position.0), LogPosition(it.end.0));
-            restorer.record(position, end, it.kind.0, it.payload);
-        })
-        .expect("opens");
+        let (log, recovery, restorer) =
+            broker::recover(shared_disk, options.clone(), false).expect("opens");
         let log = Arc::new(log);
         let broker_options = BrokerOptions {
             shards: 2,
             bodies_bytes_max: 1 << 20,
             pending_bytes_max: 1 << 20,
             orderly: recovery.orderly,
-            catalog_damaged: recovery.has_damage(),
+            catalog_damaged: recovery.is_log_damaged(),
             damaged_segments: Vec::new(),
             seed: [7, 11],
         };

@@ -5,3 +5,4 @@ mod host;
 mod pressure;
 mod requests;
 mod durability;
+mod corpus;

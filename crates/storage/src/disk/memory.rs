@@ -187,6 +187,24 @@ impl MemoryDisk {
         copy.durable_names = copy.names.clone();
         Self(Arc::new(Mutex::new(copy)))
     }
+
+    /// A disk of its own in the same state: what was pending still is, and what only the cache has
+    /// only the cache has. It does not fail.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let state = self.0.lock();
+        let apart = |inode: &Inode| Inode { handles: Arc::default(), ..inode.clone() };
+        Self(Arc::new(Mutex::new(State {
+            inodes: state.inodes.iter().map(|(number, it)| (*number, apart(it))).collect(),
+            inode_next: state.inode_next,
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending_names: state.pending_names.clone(),
+            folders: state.folders.clone(),
+            random: state.random,
+            ..State::default()
+        })))
+    }
 }
 
 fn apply(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {

@@ -1,0 +1,168 @@
+//! What a checkpoint says of the messages in the segments that it stands for, kept as it was
+//! written, and what later records have changed about them.
+
+use crate::runs::{Kept, Run};
+use engine::record::RecordError;
+use foldhash::HashMap;
+use model::{LogPosition, QueueId};
+use std::collections::BTreeSet;
+use stdx::seeded::{Seeded, is_sown};
+
+/// Where a run lies: number of the part, octet in it.
+type RunPlace = (u32, u32);
+
+#[derive(Debug, Default)]
+pub(crate) struct Base {
+    /// The checkpoint stands for segments with a lower number.
+    before: u32,
+    parts: Vec<Vec<u8>>,
+    runs: HashMap<QueueId, Vec<RunPlace>>,
+    copied: BTreeSet<QueueId>,
+    /// Messages that have left their queue since.
+    gone: HashMap<QueueId, Vec<LogPosition>>,
+    counted: HashMap<(QueueId, LogPosition), (u32, u32)>,
+    /// Queues that were deleted since.
+    deleted: BTreeSet<QueueId>,
+    /// The segments that are there.
+    exists: BTreeSet<u32>,
+    /// All segments from here to the checkpoint's end are there.
+    whole_from: u32,
+}
+
+impl Base {
+    /// A base whose messages are read elsewhere.
+    pub(crate) fn before(segment: u32) -> Self {
+        Self { before: segment, ..Self::default() }
+    }
+
+    /// Takes a part with runs.
+    pub(crate) fn part(&mut self, part: Vec<u8>) -> Result<(), RecordError> {
+        let number = u32::try_from(self.parts.len()).map_err(|_| RecordError::Truncated)?;
+        let mut rest = part.get(1..).unwrap_or(&[]);
+        while !rest.is_empty() {
+            let at = part.len() - rest.len();
+            let (run, more) = Run::read(rest)?;
+            // While the log can still be read instead.
+            run.messages().find_map(Result::err).map_or(Ok(()), Err)?;
+            let at = u32::try_from(at).map_err(|_| RecordError::Truncated)?;
+            self.runs.entry(run.queue).or_default().push((number, at));
+            if run.has_origins {
+                self.copied.insert(run.queue);
+            }
+            rest = more;
+        }
+        self.parts.push(part);
+        Ok(())
+    }
+
+    /// Does the checkpoint speak about the message at this position?
+    pub(crate) fn covers(&self, position: LogPosition) -> bool {
+        position.segment() < self.before
+    }
+
+    pub(crate) fn remove(&mut self, queue: QueueId, position: LogPosition) {
+        if is_sown(Seeded::CheckpointNotChanged) {
+            return;
+        }
+        self.gone.entry(queue).or_default().push(position);
+    }
+
+    pub(crate) fn count(
+        &mut self,
+        queue: QueueId,
+        position: LogPosition,
+        acquired: u32,
+        failed: u32,
+    ) {
+        let counts = self.counted.entry((queue, position)).or_default();
+        *counts = (counts.0.max(acquired), counts.1.max(failed));
+    }
+
+    pub(crate) fn delete(&mut self, queue: QueueId) {
+        self.forget(queue);
+        self.deleted.insert(queue);
+    }
+
+    /// All changes are known.
+    pub(crate) fn settle(&mut self, exists: BTreeSet<u32>) {
+        self.whole_from = self.before;
+        while self.whole_from.checked_sub(1).is_some_and(|it| exists.contains(&it)) {
+            self.whole_from -= 1;
+        }
+        self.exists = exists;
+        self.gone.values_mut().for_each(|it| it.sort_unstable());
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> {
+        self.runs.keys().copied()
+    }
+
+    /// Some messages of the queue are copies of earlier ones.
+    pub(crate) fn has_copies(&self, queue: QueueId) -> bool {
+        self.copied.contains(&queue)
+    }
+
+    /// The messages of the queue that are still there, in log order.
+    pub(crate) fn messages(
+        &self,
+        queue: QueueId,
+    ) -> impl Iterator<Item = Result<Kept, RecordError>> {
+        let places = self.runs.get(&queue).map_or(&[][..], Vec::as_slice);
+        let runs = places.iter().filter_map(|(part, at)| {
+            let octets = self.parts.get(*part as usize)?.get(*at as usize..)?;
+            Run::read(octets).ok().map(|(run, _)| run)
+        });
+        runs.flat_map(move |run| self.remaining(run))
+    }
+
+    /// Is all of the run as it was written? No is a safe answer.
+    pub(crate) fn is_untouched(&self, run: &Run<'_>) -> bool {
+        let Some(first) = run.first() else { return false };
+        let gone = self.gone.get(&run.queue).and_then(|it| it.last());
+        self.whole_from <= first.segment()
+            && gone.is_none_or(|it| *it < first)
+            && self.counted.is_empty()
+            && !self.deleted.contains(&run.queue)
+    }
+
+    /// The messages of a run that are still there, with their newest counts.
+    pub(crate) fn remaining<'a>(
+        &'a self,
+        run: Run<'a>,
+    ) -> impl Iterator<Item = Result<Kept, RecordError>> + 'a {
+        let queue = run.queue;
+        let gone = self.gone.get(&queue).map_or(&[][..], Vec::as_slice);
+        let mut there = None;
+        let is_deleted = self.deleted.contains(&queue);
+        let run = (!is_deleted).then_some(run);
+        run.into_iter().flat_map(Run::messages).filter_map(move |kept| {
+            let mut kept = match kept {
+                Ok(kept) => kept,
+                Err(error) => return Some(Err(error)),
+            };
+            let segment = kept.position.segment();
+            if there != Some(segment) {
+                if !self.exists.contains(&segment) {
+                    return None;
+                }
+                there = Some(segment);
+            }
+            if !gone.is_empty() && gone.binary_search(&kept.position).is_ok() {
+                return None;
+            }
+            if !self.counted.is_empty()
+                && let Some((acquired, failed)) = self.counted.get(&(queue, kept.position))
+            {
+                kept.acquired = kept.acquired.max(*acquired);
+                kept.failed = kept.failed.max(*failed);
+            }
+            Some(Ok(kept))
+        })
+    }
+
+    /// The queue has been put back; the parts stay until all have.
+    pub(crate) fn forget(&mut self, queue: QueueId) {
+        self.runs.remove(&queue);
+        self.gone.remove(&queue);
+    }
+}
