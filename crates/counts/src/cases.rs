@@ -33,6 +33,7 @@ pub const CASES: &[Case] = &[
     case("queue-settle", 20_000, queues::settle),
     case("queue-requeue", 20_000, queues::requeue),
     case("queue-backlog", 20_000, queues::backlog),
+    case("queue-paged", 20_000, queues::paged),
     case("route-default", 20_000, routes::default),
     case("route-direct", 20_000, routes::direct),
     case("route-fanout", 20_000, routes::fanout),

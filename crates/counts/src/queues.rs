@@ -54,6 +54,19 @@ pub fn backlog(messages: u64) {
     }
 }
 
+/// The same where there is no room for bodies: they are read back.
+pub fn paged(messages: u64) {
+    let mut world = World::new(1_024);
+    world.room = false;
+    (0..messages).for_each(|_| world.enqueue(LOGGED));
+    world.subscribe(false, 256);
+    while world.accepted < messages {
+        world.take();
+        world.read_back();
+        world.accept();
+    }
+}
+
 const LOGGED: Place = Place::Log { position: LogPosition(0), end: LogPosition(0) };
 
 /// A queue, and a client that does what a session would do.
@@ -65,6 +78,8 @@ struct World {
     held: Vec<EntryId>,
     held_bytes: u64,
     accepted: u64,
+    room: bool,
+    wanted: Vec<(EntryId, Place)>,
 }
 
 impl World {
@@ -79,6 +94,8 @@ impl World {
             held: Vec::new(),
             held_bytes: 0,
             accepted: 0,
+            room: true,
+            wanted: Vec::new(),
         }
     }
 
@@ -109,8 +126,8 @@ impl World {
             other => other,
         };
         self.arrived += 1;
-        let message = Arc::clone(&self.message);
-        self.apply(Command::Enqueue(Enqueue { message, place, room: true, redelivered: false }));
+        let (message, room) = (Arc::clone(&self.message), self.room);
+        self.apply(Command::Enqueue(Enqueue { message, place, room, redelivered: false }));
     }
 
     /// Batches arrive, are delivered, and `finish` ends them.
@@ -131,7 +148,18 @@ impl World {
             if let Effect::Notify { notice: Notice::Delivery(it), .. } = effect {
                 self.held.push(it.entry);
                 self.held_bytes += it.message.size() + DELIVERY_BYTES;
+            } else if let Effect::Load { entries } = effect {
+                self.wanted = entries;
             }
+        }
+    }
+
+    fn read_back(&mut self) {
+        let wanted = std::mem::take(&mut self.wanted);
+        if !wanted.is_empty() {
+            let messages = wanted.iter().map(|(id, _)| (*id, Some(Arc::clone(&self.message))));
+            let messages = messages.collect();
+            self.apply(Command::Loaded { messages });
         }
     }
 

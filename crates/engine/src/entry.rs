@@ -1,9 +1,10 @@
-//! One message in a queue. A million waiting ones must cost little more than forty megabytes, so
-//! the fields of an entry are packed and what few messages have stands beside the list.
+//! One message in a queue. There may be very many, so the fields of an entry are packed and what
+//! few messages have stands beside the list; where a list is long, `packed` makes them smaller
+//! still.
 
 use crate::command::Place;
 use model::{EntryId, LogPosition, Message, Timestamp};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 const LOGGED: u64 = 1;
 const SPILLED: u64 = 1 << 1;
@@ -32,12 +33,12 @@ pub(crate) struct Entry {
     pub(crate) id: EntryId,
     /// Absent when the body is on disk only.
     pub(crate) message: Option<Arc<Message>>,
-    position: LogPosition,
-    end_offset: u32,
+    pub(crate) position: LogPosition,
+    pub(crate) end_offset: u32,
     /// Octets of the body; what length limits count.
     pub(crate) body_len: u32,
     /// Time of arrival (48 bits), segments from the position to the end (8 bits), flags (8 bits).
-    packed: u64,
+    pub(crate) packed: u64,
 }
 
 const _: () = assert!(size_of::<Entry>() == 40);
@@ -60,15 +61,21 @@ impl Entry {
     pub(crate) fn place(&self) -> Place {
         let position = self.position;
         match self.packed & PLACES {
-            LOGGED => {
-                let more = (self.packed & SEGMENTS_MASK) >> SEGMENTS_SHIFT;
-                let segment = u64::from(position.segment()) + more;
-                let end = LogPosition((segment << 32) | u64::from(self.end_offset));
-                Place::Log { position, end }
-            }
+            LOGGED => Place::Log { position, end: self.logged_end() },
             SPILLED => Place::Spill { position },
             _ => Place::Memory,
         }
+    }
+
+    fn logged_end(&self) -> LogPosition {
+        let more = (self.packed & SEGMENTS_MASK) >> SEGMENTS_SHIFT;
+        let segment = u64::from(self.position.segment()) + more;
+        LogPosition((segment << 32) | u64::from(self.end_offset))
+    }
+
+    /// The end of its record in the log, if it has one.
+    pub(crate) fn end(&self) -> Option<LogPosition> {
+        (self.packed & LOGGED != 0).then(|| self.logged_end())
     }
 
     pub(crate) fn set_place(&mut self, place: Place) {
@@ -167,6 +174,17 @@ pub(crate) struct Item {
     /// Times it came back as failed.
     pub(crate) failed: u32,
 }
+
+/// What is known of a waiting message and does not stand in its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) ttl_ms: Option<u64>,
+    pub(crate) acquired: u32,
+    pub(crate) failed: u32,
+}
+
+/// What is noted of messages whose entries say so.
+pub(crate) type Notes = BTreeMap<EntryId, Note>;
 
 /// The smaller one of those that there are.
 pub(crate) fn smaller(left: Option<u64>, right: Option<u64>) -> Option<u64> {

@@ -7,6 +7,8 @@ pub mod command;
 pub mod effect;
 pub mod dead_letter;
 mod entry;
+mod packed;
+mod list;
 mod ready;
 mod unsettled;
 mod delayed;

@@ -24,7 +24,7 @@ use model::{
     ChannelId, EntryId, LogPosition, Notice, QueuePolicy, SessionId, Timestamp,
     policy::{DelayedRetry, Priorities},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::ControlFlow};
 
 /// Never.
 const END_OF_TIME: Timestamp = Timestamp(u64::MAX);
@@ -170,9 +170,13 @@ impl Queue {
         self.last_entry.0.saturating_sub(self.ready.len())
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    fn visit(&self, mut visit: impl FnMut(&Entry)) {
+        self.ready.visit(|it| {
+            visit(it);
+            ControlFlow::Continue(())
+        });
         let delayed = self.delayed.iter().map(|it| &it.entry);
-        self.ready.iter().chain(self.unsettled.iter()).chain(delayed)
+        self.unsettled.iter().chain(delayed).for_each(visit);
     }
 
     /// Appends every message of the queue that lies in this segment of the log, in no order.
@@ -180,19 +184,21 @@ impl Queue {
         let delayed = self.delayed.iter().map(|it| &it.entry);
         let rest = self.unsettled.iter().chain(delayed);
         let rest = rest.filter(|it| it.segment() == Some(segment));
-        out.extend(self.ready.in_segment(segment).chain(rest).map(|it| (it.id, it.place())));
+        out.extend(rest.map(|it| (it.id, it.place())));
+        self.ready.visit_segment(segment, |it| out.push((it.id, it.place())));
     }
 
     /// Calls `visit` with the place of every message of the queue, in no order.
-    pub fn for_each_place(&self, visit: impl FnMut(Place)) {
-        self.entries().map(Entry::place).for_each(visit);
+    pub fn for_each_place(&self, mut visit: impl FnMut(Place)) {
+        self.visit(|it| visit(it.place()));
     }
 
     /// The positions of messages that survive a restart and were delivered before: what a clean
     /// stop writes down.
     pub fn redelivered_positions(&self) -> Vec<LogPosition> {
-        let delivered = self.entries().filter(|it| it.is_redelivered());
-        delivered.filter_map(Entry::kept_at).collect()
+        let mut positions = Vec::new();
+        self.visit(|it| positions.extend(it.kept_at().filter(|_| it.is_redelivered())));
+        positions
     }
 
     /// What is known of a message, ready or not.
@@ -207,7 +213,7 @@ impl Queue {
         let outside = self.unsettled.get(id).or_else(|| self.delayed.get(id));
         match outside {
             Some(item) => Some(state(&item.entry, (item.acquired, item.failed))),
-            None => self.ready.get(id).map(|it| state(it, self.ready.counters(it))),
+            None => self.ready.look(id, state),
         }
     }
 
@@ -273,6 +279,7 @@ impl Queue {
         effects.push(Effect::Notify { session, notice, after: None });
     }
 
+    #[inline(never)]
     fn moved(&mut self, id: EntryId, from: LogPosition, to: Place) {
         let known = self.entry_state(id);
         let is_there =

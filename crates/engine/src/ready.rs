@@ -1,155 +1,12 @@
-//! The messages that wait, in order: one list per level of priority, each cut into chunks of fixed
-//! size, so that a long queue is never copied to grow and a message that comes back finds its old
-//! place by binary search.
+//! The messages that wait: one list per level of priority, what is noted of some of them, and sums.
 
 use crate::{
     command::Place,
-    entry::{Entry, Item, smaller},
+    entry::{Entry, Item, Note, Notes, smaller},
+    list::List,
 };
 use model::{EntryId, Message, Timestamp, policy::Order};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
-use stdx::seeded::{Seeded, is_sown};
-
-const CHUNK_ENTRIES: usize = 128;
-/// A list that runs empty keeps no more than this, because there may be very many quiet queues.
-const QUIET_ENTRIES_MAX: usize = 32;
-
-#[derive(Debug)]
-struct Chunk {
-    entries: VecDeque<Entry>,
-    /// Bounds of the log segments of its entries; may be wider than they need be.
-    segment_min: u32,
-    segment_max: u32,
-}
-
-impl Chunk {
-    fn new(capacity: usize) -> Self {
-        let entries = VecDeque::with_capacity(capacity);
-        Self { entries, segment_min: u32::MAX, segment_max: 0 }
-    }
-
-    fn widen(&mut self, segment: Option<u32>) {
-        if let Some(segment) = segment {
-            self.segment_min = self.segment_min.min(segment);
-            self.segment_max = self.segment_max.max(segment);
-        }
-    }
-
-    fn may_touch(&self, segment: u32) -> bool {
-        self.segment_min <= segment && segment <= self.segment_max
-    }
-}
-
-/// Entries by ascending id. No chunk is empty, except one that stands alone.
-#[derive(Debug, Default)]
-struct List {
-    chunks: VecDeque<Chunk>,
-}
-
-impl List {
-    fn is_empty(&self) -> bool {
-        self.front().is_none()
-    }
-
-    fn front(&self) -> Option<&Entry> {
-        self.chunks.front()?.entries.front()
-    }
-
-    fn back(&self) -> Option<&Entry> {
-        self.chunks.back()?.entries.back()
-    }
-
-    fn push_back(&mut self, entry: Entry) {
-        match self.chunks.back() {
-            None => self.chunks.push_back(Chunk::new(0)),
-            Some(last) if last.entries.len() == CHUNK_ENTRIES => {
-                self.chunks.push_back(Chunk::new(CHUNK_ENTRIES));
-            }
-            Some(_) => {}
-        }
-        let last = self.chunks.back_mut().expect("one was there or was just added");
-        last.widen(entry.segment());
-        last.entries.push_back(entry);
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        if self.back().is_none_or(|it| it.id < entry.id) || is_sown(Seeded::RequeueToTail) {
-            return self.push_back(entry);
-        }
-        let at = self.chunk_of(entry.id);
-        if self.chunks[at].entries.len() == CHUNK_ENTRIES {
-            self.split(at);
-        }
-        let at = self.chunk_of(entry.id);
-        let chunk = &mut self.chunks[at];
-        let index = chunk.entries.partition_point(|it| it.id < entry.id);
-        chunk.widen(entry.segment());
-        chunk.entries.insert(index, entry);
-    }
-
-    /// The chunk in which this id stands or would stand. There must be a chunk.
-    fn chunk_of(&self, id: EntryId) -> usize {
-        let starts_before = |it: &Chunk| it.entries.front().is_some_and(|it| it.id <= id);
-        self.chunks.partition_point(starts_before).saturating_sub(1)
-    }
-
-    fn split(&mut self, at: usize) {
-        let chunk = &mut self.chunks[at];
-        // At the front only one entry is cut off: what comes back to the head comes in a row.
-        let keep = if at == 0 { 1 } else { CHUNK_ENTRIES / 2 };
-        let mut rest = VecDeque::with_capacity(CHUNK_ENTRIES);
-        rest.extend(chunk.entries.drain(keep..));
-        let (segment_min, segment_max) = (chunk.segment_min, chunk.segment_max);
-        self.chunks.insert(at + 1, Chunk { entries: rest, segment_min, segment_max });
-    }
-
-    fn find(&self, id: EntryId) -> Option<(usize, usize)> {
-        if self.is_empty() {
-            return None;
-        }
-        let at = self.chunk_of(id);
-        let index = self.chunks[at].entries.binary_search_by_key(&id, |it| it.id).ok()?;
-        Some((at, index))
-    }
-
-    fn remove(&mut self, at: usize, index: usize) -> Option<Entry> {
-        let is_alone = self.chunks.len() == 1;
-        let chunk = self.chunks.get_mut(at)?;
-        let entry = chunk.entries.remove(index)?;
-        if chunk.entries.is_empty() {
-            if !is_alone || QUIET_ENTRIES_MAX < chunk.entries.capacity() {
-                self.chunks.remove(at);
-            } else {
-                (chunk.segment_min, chunk.segment_max) = (u32::MAX, 0);
-            }
-        }
-        Some(entry)
-    }
-
-    fn pop_front(&mut self) -> Option<Entry> {
-        self.remove(0, 0)
-    }
-
-    fn pop_back(&mut self) -> Option<Entry> {
-        let last = self.chunks.len().checked_sub(1)?;
-        self.remove(last, self.chunks[last].entries.len().checked_sub(1)?)
-    }
-
-    fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.chunks.iter().flat_map(|it| &it.entries)
-    }
-}
-
-/// What is known of a waiting message and does not stand in its entry.
-#[derive(Clone, Copy, Debug)]
-struct Note {
-    ttl_ms: Option<u64>,
-    acquired: u32,
-    failed: u32,
-}
+use std::{ops::ControlFlow, sync::Arc};
 
 fn highest(levels: &[u64; 4]) -> Option<u8> {
     let word = (0..4).rev().find(|it| levels[*it] != 0)?;
@@ -163,7 +20,8 @@ pub(crate) struct Ready {
     levels: Vec<List>,
     /// One bit for each level that holds something.
     occupied: [u64; 4],
-    notes: BTreeMap<EntryId, Note>,
+    /// Of messages in chunks that are not packed.
+    notes: Notes,
     len: u64,
     bytes: u64,
     resident: u64,
@@ -176,7 +34,7 @@ impl Ready {
             order,
             levels: Vec::new(),
             occupied: [0; 4],
-            notes: BTreeMap::new(),
+            notes: Notes::new(),
             len: 0,
             bytes: 0,
             resident: 0,
@@ -252,7 +110,7 @@ impl Ready {
         if self.levels.len() <= at {
             self.levels.resize_with(at + 1, List::default);
         }
-        self.levels[at].insert(entry);
+        self.levels[at].insert(entry, &mut self.notes);
     }
 
     fn taken(&mut self, level: u8, entry: Entry) -> Item {
@@ -289,8 +147,8 @@ impl Ready {
         let level = self.highest()?;
         let list = &mut self.levels[usize::from(level)];
         let entry = match self.order {
-            Order::Fifo => list.pop_front(),
-            Order::Lifo => list.pop_back(),
+            Order::Fifo => list.pop_front(&mut self.notes),
+            Order::Lifo => list.pop_back(&mut self.notes),
         }?;
         Some(self.taken(level, entry))
     }
@@ -301,12 +159,12 @@ impl Ready {
     }
 
     pub(crate) fn pop_front(&mut self, level: u8) -> Option<Item> {
-        let entry = self.levels[usize::from(level)].pop_front()?;
+        let entry = self.levels[usize::from(level)].pop_front(&mut self.notes)?;
         Some(self.taken(level, entry))
     }
 
     pub(crate) fn pop_back(&mut self, level: u8) -> Option<Item> {
-        let entry = self.levels[usize::from(level)].pop_back()?;
+        let entry = self.levels[usize::from(level)].pop_back(&mut self.notes)?;
         Some(self.taken(level, entry))
     }
 
@@ -320,79 +178,86 @@ impl Ready {
         self.levels.get(usize::from(level))?.back()
     }
 
-    fn find(&self, id: EntryId) -> Option<(u8, usize, usize)> {
-        self.occupied_levels().find_map(|level| {
-            let (at, index) = self.levels[usize::from(level)].find(id)?;
-            Some((level, at, index))
+    fn find(&self, id: EntryId) -> Option<(u8, (usize, usize))> {
+        let mut levels = self.occupied_levels();
+        levels.find_map(|level| Some((level, self.levels[usize::from(level)].find(id)?)))
+    }
+
+    /// Lets `look` see a waiting message, and how often it was delivered and failed.
+    pub(crate) fn look<T>(
+        &self,
+        id: EntryId,
+        look: impl FnOnce(&Entry, (u32, u32)) -> T,
+    ) -> Option<T> {
+        let (level, found) = self.find(id)?;
+        self.levels[usize::from(level)].look(found, |entry, note| {
+            let note = note.or_else(|| self.note(entry));
+            look(entry, note.map_or((0, 0), |it| (it.acquired, it.failed)))
         })
     }
 
-    pub(crate) fn get(&self, id: EntryId) -> Option<&Entry> {
-        let (level, at, index) = self.find(id)?;
-        Some(&self.levels[usize::from(level)].chunks[at].entries[index])
-    }
-
     pub(crate) fn remove(&mut self, id: EntryId) -> Option<Item> {
-        let (level, at, index) = self.find(id)?;
-        let entry = self.levels[usize::from(level)].remove(at, index)?;
+        let (level, found) = self.find(id)?;
+        let entry = self.levels[usize::from(level)].take(found, &mut self.notes)?;
         Some(self.taken(level, entry))
     }
 
     /// Gives a message its body back, which was read ahead.
     pub(crate) fn attach(&mut self, id: EntryId, message: Arc<Message>) {
-        let Some((level, at, index)) = self.find(id) else { return };
-        let entry = &mut self.levels[usize::from(level)].chunks[at].entries[index];
-        if entry.message.is_none() {
-            self.ahead += 1;
-            entry.message = Some(message);
-            self.resident += entry.resident();
-            entry.set_ahead(true);
-            entry.set_fleeting();
-        }
+        let Some((level, found)) = self.find(id) else { return };
+        self.levels[usize::from(level)].change(found, &mut self.notes, |entry| {
+            if entry.message.is_none() {
+                self.ahead += 1;
+                entry.message = Some(message);
+                self.resident += entry.resident();
+                entry.set_ahead(true);
+                entry.set_fleeting();
+            }
+        });
     }
 
     pub(crate) fn relocate(&mut self, id: EntryId, to: Place) {
-        let Some((level, at, index)) = self.find(id) else { return };
-        let chunk = &mut self.levels[usize::from(level)].chunks[at];
-        chunk.entries[index].set_place(to);
-        chunk.widen(chunk.entries[index].segment());
+        let Some((level, found)) = self.find(id) else { return };
+        self.levels[usize::from(level)].change(found, &mut self.notes, |it| it.set_place(to));
     }
 
-    /// Times that a waiting message was delivered and failed.
-    pub(crate) fn counters(&self, entry: &Entry) -> (u32, u32) {
-        let note = entry.is_noted().then(|| self.notes.get(&entry.id)).flatten();
-        note.map_or((0, 0), |it| (it.acquired, it.failed))
+    fn note(&self, entry: &Entry) -> Option<Note> {
+        entry.is_noted().then(|| self.notes.get(&entry.id).copied()).flatten()
     }
 
-    /// The time when this message expires in a queue with this time to live.
+    /// The time when this message, at an end of its level, expires in a queue with this time to
+    /// live.
     pub(crate) fn deadline(&self, entry: &Entry, queue_ttl_ms: Option<u64>) -> Option<Timestamp> {
         let own_ttl_ms = if !entry.has_ttl() {
             None
         } else if entry.is_noted() {
-            self.notes.get(&entry.id).and_then(|it| it.ttl_ms)
+            self.note(entry).and_then(|it| it.ttl_ms)
         } else {
             entry.message.as_ref().and_then(|it| it.ttl_ms)
         };
         Some(entry.arrived().plus_ms(smaller(queue_ttl_ms, own_ttl_ms)?))
     }
 
-    /// Every ready message, the next one first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.occupied_levels().flat_map(|level| {
-            let list = &self.levels[usize::from(level)];
-            let (fifo, lifo) = match self.order {
-                Order::Fifo => (Some(list.iter()), None),
-                Order::Lifo => (None, Some(list.iter().rev())),
-            };
-            fifo.into_iter().flatten().chain(lifo.into_iter().flatten())
-        })
+    /// Unpacks so many of the messages that are next: they are looked at, and then needed.
+    pub(crate) fn unpack_next(&mut self, entries: usize) {
+        if let Some(level) = self.highest().filter(|_| !self.is_lifo()) {
+            self.levels[usize::from(level)].open_first(entries, &mut self.notes);
+        }
     }
 
-    /// Every ready message that lies in this log segment.
-    pub(crate) fn in_segment(&self, segment: u32) -> impl Iterator<Item = &Entry> {
-        let chunks = self.levels.iter().flat_map(|it| &it.chunks);
-        let entries = chunks.filter(move |it| it.may_touch(segment)).flat_map(|it| &it.entries);
-        entries.filter(move |it| it.segment() == Some(segment))
+    /// Shows every ready message, the next one first, until `visit` has seen enough.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&Entry) -> ControlFlow<()>) {
+        for level in self.occupied_levels() {
+            let list = &self.levels[usize::from(level)];
+            if list.visit(self.is_lifo(), &mut visit).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Shows every ready message that lies in this log segment.
+    pub(crate) fn visit_segment(&self, segment: u32, mut visit: impl FnMut(&Entry)) {
+        self.levels.iter().for_each(|it| it.visit_segment(segment, &mut visit));
     }
 }
 
@@ -412,6 +277,15 @@ mod tests {
         std::iter::from_fn(|| ready.pop_next()).map(|it| it.entry.id.0).collect()
     }
 
+    fn seen(ready: &Ready) -> Vec<u64> {
+        let mut seen = Vec::new();
+        ready.visit(|it| {
+            seen.push(it.id.0);
+            ControlFlow::Continue(())
+        });
+        seen
+    }
+
     #[test]
     fn what_comes_back_finds_its_old_place() {
         let mut ready = Ready::new(Order::Fifo);
@@ -429,7 +303,7 @@ mod tests {
         for (id, level) in [(1, 3), (2, 255), (3, 3), (4, 0), (5, 255), (6, 64)] {
             ready.insert(item(id, level, 0));
         }
-        assert_eq!(ready.iter().map(|it| it.id.0).collect::<Vec<_>>(), [5, 2, 6, 3, 1, 4]);
+        assert_eq!(seen(&ready), [5, 2, 6, 3, 1, 4]);
         assert_eq!(ready.pop_oldest().map(|it| it.entry.id), Some(EntryId(4)));
         assert_eq!(drained(&mut ready), [5, 2, 6, 3, 1]);
     }
@@ -440,7 +314,11 @@ mod tests {
         (0..1_000).for_each(|it| ready.insert(item(it, (it % 2) as u8, it / 100)));
         let position = LogPosition(42 << 32 | 7);
         ready.relocate(EntryId(250), Place::Log { position, end: position });
-        let found = |segment| ready.in_segment(segment).map(|it| it.id.0).collect::<Vec<_>>();
+        let found = |segment| {
+            let mut found = Vec::new();
+            ready.visit_segment(segment, |it| found.push(it.id.0));
+            found
+        };
         assert_eq!(found(42), [250]);
         assert_eq!(found(2).len(), 99);
         assert!(found(11).is_empty());

@@ -2,12 +2,16 @@
 //! are not in memory.
 
 use super::Queue;
-use crate::{command::Place, effect::Effect, entry::Item};
+use crate::{
+    command::Place,
+    effect::Effect,
+    entry::{Entry, Item},
+};
 use model::{
     ChannelId, ConsumerNumber, Delivery, EntryId, LogPosition, Message, Notice, Refusal, SessionId,
     Timestamp,
 };
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 /// Messages that one `Effect::Load` asks for at most.
 const LOAD_ENTRIES_MAX: usize = 512;
@@ -186,24 +190,32 @@ impl Queue {
         }
     }
 
+    // Once for hundreds of messages: not within the loop that hands them out.
+    #[inline(never)]
     fn load(&mut self, effects: &mut Vec<Effect>) {
         if !self.loading.is_empty() {
             return;
         }
-        let mut octets = 0;
-        let absent = self.ready.iter().take(LOAD_LOOKS_MAX).filter(|it| it.message.is_none());
-        let wanted = absent.take(LOAD_ENTRIES_MAX).take_while(|it| {
-            let has_room = octets < LOAD_BYTES_MAX;
-            octets += u64::from(it.body_len) + DELIVERY_BYTES;
-            has_room
+        self.ready.unpack_next(LOAD_LOOKS_MAX);
+        let (mut looks, mut octets) = (0, 0);
+        self.ready.visit(|it| {
+            looks += 1;
+            if it.message.is_none() {
+                self.loading.push((it.id, it.place()));
+                octets += u64::from(it.body_len) + DELIVERY_BYTES;
+            }
+            let is_enough = looks == LOAD_LOOKS_MAX
+                || self.loading.len() == LOAD_ENTRIES_MAX
+                || LOAD_BYTES_MAX <= octets;
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        self.loading = wanted.map(|it| (it.id, it.place())).collect();
         self.loaded_last = self.loading.len();
         if !self.loading.is_empty() {
             effects.push(Effect::Load { entries: self.loading.clone() });
         }
     }
 
+    #[inline(never)]
     pub(super) fn loaded(
         &mut self,
         messages: Vec<(EntryId, Option<Arc<Message>>)>,
@@ -218,8 +230,8 @@ impl Queue {
             }
             // A message that was moved in the meantime is read again from its new place.
             let place = asked.binary_search_by_key(&id, |(id, _)| *id).map(|at| asked[at].1).ok();
-            let waiting = self.ready.get(id).filter(|it| it.message.is_none());
-            if waiting.is_some_and(|it| Some(it.place()) == place)
+            let waits_there = |it: &Entry, _| it.message.is_none() && Some(it.place()) == place;
+            if self.ready.look(id, waits_there) == Some(true)
                 && let Some(item) = self.ready.remove(id)
             {
                 self.watch(item.level);
