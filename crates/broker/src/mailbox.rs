@@ -15,12 +15,14 @@ const REPLIES_MAX: usize = 100_000;
 /// What a session that publishes does to queues whose consumers are slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
-    /// More and more waits, although the consumers are at work: it does well to let them catch up
-    /// for a moment.
-    Backlog = 1,
+    /// Much waits for consumers that could catch up: it does well to let them, for so long.
+    Backlog { pause_ms: u8 },
     /// Memory is full of it: it does well to pause until there is room.
     Memory,
 }
+
+/// How memory stands among the milliseconds of a backlog.
+const MEMORY: u8 = u8::MAX;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
@@ -68,7 +70,11 @@ impl Mailbox {
 
     /// The session publishes faster than its consumers can be served.
     pub(crate) fn press(&self, pressure: Pressure) {
-        self.pressure.fetch_max(pressure as u8, Ordering::Relaxed);
+        let pressure = match pressure {
+            Pressure::Backlog { pause_ms } => pause_ms,
+            Pressure::Memory => MEMORY,
+        };
+        self.pressure.fetch_max(pressure, Ordering::Relaxed);
     }
 
     /// Whether it did since this was last asked.
@@ -78,8 +84,8 @@ impl Mailbox {
         }
         match self.pressure.swap(0, Ordering::Relaxed) {
             0 => None,
-            1 => Some(Pressure::Backlog),
-            _ => Some(Pressure::Memory),
+            MEMORY => Some(Pressure::Memory),
+            pause_ms => Some(Pressure::Backlog { pause_ms }),
         }
     }
 

@@ -29,16 +29,49 @@ const REMOVED_POSITIONS_MAX: usize = 4_096;
 /// Octets of waiting messages at which publishers do well to let the consumers catch up: what waits
 /// costs more than what goes straight through.
 const BACKLOG_BYTES_MIN: u64 = 512 * 1024;
-/// Messages that consumers take, between two looks, who are at work. Others are not waited for.
-const BACKLOG_PROGRESS: u64 = 256;
+/// A publisher pauses a millisecond longer for each of these, but not longer than this.
+const BACKLOG_BYTES_PER_MS: u64 = 2 * 1024 * 1024;
+const BACKLOG_PAUSE_MS_MAX: u8 = 5;
+/// Consumers that take less than this part of what comes are not waited for: they are slow for
+/// another reason than the processor.
+const PACE_PART: u64 = 4;
+/// How long arrivals and deliveries are counted before they are compared.
+const PACE_MS: u64 = 50;
+
+/// How fast consumers are beside publishers.
+struct Pace {
+    since: Timestamp,
+    arrivals: u64,
+    gone: u64,
+    /// The consumers are near enough to catch up.
+    is_near: bool,
+}
+
+impl Pace {
+    const fn new() -> Self {
+        Self { since: Timestamp(0), arrivals: 0, gone: 0, is_near: true }
+    }
+
+    /// Compares what has come with what has gone since the last time.
+    fn look(&mut self, queue: &Queue, now: Timestamp) -> bool {
+        if now < self.since.plus_ms(PACE_MS) {
+            return self.is_near;
+        }
+        let arrivals = queue.arrivals();
+        let gone = arrivals.saturating_sub(queue.depth().ready);
+        let (came, went) = (arrivals.saturating_sub(self.arrivals), gone.saturating_sub(self.gone));
+        let is_near = came <= went.saturating_mul(PACE_PART);
+        *self = Self { since: now, arrivals, gone, is_near };
+        is_near
+    }
+}
 
 /// A queue and what its shard knows of it.
 pub(crate) struct Held {
     pub(crate) queue: Queue,
     pub(crate) policy: Arc<QueuePolicy>,
     resident: u64,
-    /// Messages that had left the line when a publisher was last pressed.
-    gone: u64,
+    pace: Pace,
     wake_at: Option<Timestamp>,
     /// Dead letters of it whose bodies are being read; later ones wait behind them.
     dead_loading: u64,
@@ -50,17 +83,17 @@ pub(crate) struct Held {
 const ORIGINS_MIN: usize = 256;
 
 impl Held {
-    /// Much waits, although the consumers have taken some since this was last asked.
-    fn falls_behind(&mut self) -> bool {
-        if self.queue.waiting_bytes() < BACKLOG_BYTES_MIN {
-            return false;
+    /// Much waits for consumers that could catch up.
+    fn backlog(&mut self, now: Timestamp) -> Option<Pressure> {
+        let waiting = self.queue.waiting_bytes();
+        if waiting < BACKLOG_BYTES_MIN
+            || self.queue.depth().consumers == 0
+            || !self.pace.look(&self.queue, now)
+        {
+            return None;
         }
-        let gone = self.queue.gone();
-        let is_moving = self.gone + BACKLOG_PROGRESS <= gone && 0 < self.queue.depth().consumers;
-        if is_moving {
-            self.gone = gone;
-        }
-        is_moving
+        let pause_ms = (1 + waiting / BACKLOG_BYTES_PER_MS).min(BACKLOG_PAUSE_MS_MAX.into());
+        Some(Pressure::Backlog { pause_ms: pause_ms as u8 })
     }
 
     /// Applies a command, and tells the budget what the queue holds now.
@@ -144,8 +177,15 @@ impl State {
         policy: Arc<QueuePolicy>,
         origins: BTreeMap<EntryId, LogPosition>,
     ) {
-        let held =
-            Held { queue, policy, resident: 0, gone: 0, wake_at: None, dead_loading: 0, origins };
+        let held = Held {
+            queue,
+            policy,
+            resident: 0,
+            pace: Pace::new(),
+            wake_at: None,
+            dead_loading: 0,
+            origins,
+        };
         self.queues.insert(held.policy.queue, held);
     }
 
@@ -253,11 +293,11 @@ impl State {
                     let is_consumed = 0 < held.queue.depth().consumers;
                     if is_consumed && shared.budget.is_large(held.resident) {
                         self.pressure = Some(Pressure::Memory);
+                    } else if self.pressure.is_none() {
+                        self.pressure = held.backlog(now);
                     }
                 }
-                Place::Memory if self.pressure.is_none() && held.falls_behind() => {
-                    self.pressure = Some(Pressure::Backlog);
-                }
+                Place::Memory if self.pressure.is_none() => self.pressure = held.backlog(now),
                 Place::Memory => {}
             }
             let enqueue = Command::Enqueue(Enqueue { message, place, room, redelivered });

@@ -165,9 +165,9 @@ impl Queue {
         self.ready.resident()
     }
 
-    /// Messages that came and wait no more. Fewer again when some come back.
-    pub fn gone(&self) -> u64 {
-        self.last_entry.0.saturating_sub(self.ready.len())
+    /// Messages that have come since the queue was made or restored.
+    pub fn arrivals(&self) -> u64 {
+        self.last_entry.0
     }
 
     fn visit(&self, mut visit: impl FnMut(&Entry)) {

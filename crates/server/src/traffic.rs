@@ -34,8 +34,6 @@ const SLICES: usize = 64;
 /// consumers of a live queue cannot take in this time goes to the disk.
 const PRESSED_MS: u64 = 20;
 const PRESSED_LOOK_MS: u64 = 1;
-/// How long it pauses when its consumers only have to catch up.
-const BACKLOG_PAUSE_MS: u64 = 1;
 /// Times that one wake goes round before others get their turn.
 const ROUNDS_MAX: usize = 32;
 /// Octets that one wake reads and writes before others get their turn: whom it has woken may stand
@@ -299,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Traffic<S> {
             self.broker.submit(&mut self.requests, now);
             if let Some(pressure) = self.broker.take_pressure() {
                 let pause_ms = match pressure {
-                    Pressure::Backlog => BACKLOG_PAUSE_MS,
+                    Pressure::Backlog { pause_ms } => pause_ms.into(),
                     Pressure::Memory => PRESSED_MS,
                 };
                 self.pressed_until = Some((now.plus_ms(pause_ms), pressure));

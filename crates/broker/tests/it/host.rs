@@ -16,7 +16,7 @@ use std::{
 use storage::{Log, LogOptions, MemoryDisk};
 
 pub(crate) const CHANNEL: ChannelId = ChannelId(1);
-const NOW: Timestamp = Timestamp(1_700_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 struct Quiet;
 
