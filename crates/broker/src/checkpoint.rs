@@ -17,6 +17,8 @@ use storage::{
 /// A new checkpoint is worth its while when the log has grown by so many times the size of the last
 /// one.
 const GROWTH: u64 = 8;
+/// Nor is less than this worth one while the log grows: much of it will be gone before long.
+const GROWTH_BYTES_MIN: u64 = 256 << 20;
 /// A log that has not grown at so many looks rests.
 const LOOKS_AT_REST: u32 = 4;
 /// Messages that came or went which one checkpoint takes in at most, beyond its first segment: a
@@ -95,7 +97,8 @@ impl Checkpointer {
         let (size, unchecked) = self.log.unchecked();
         self.seen =
             if self.seen.0 == unchecked { (unchecked, self.seen.1 + 1) } else { (unchecked, 0) };
-        let is_due = GROWTH * size <= unchecked || LOOKS_AT_REST <= self.seen.1;
+        let is_due =
+            GROWTH_BYTES_MIN.max(GROWTH * size) <= unchecked || LOOKS_AT_REST <= self.seen.1;
         let has_news = 0 < unchecked && self.tried != Some(unchecked);
         if has_news && is_due && self.log.has_room_for_checkpoint() {
             self.tried = Some(unchecked);

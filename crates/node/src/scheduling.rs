@@ -35,15 +35,29 @@ fn attributes() -> Option<Attributes> {
     (result == 0).then_some(attributes)
 }
 
+/// How much nicer than the others a thread is that can wait: a tenth of their share.
+const NICER: i32 = 10;
+const NICE_MAX: i32 = 19;
+
 /// Lets the calling thread run in short slices, where the kernel knows them; policy and niceness
 /// stay. Returns whether the kernel took it; older ones do, and change nothing.
 pub fn run_in_short_slices() -> bool {
+    ask(|before| Attributes { runtime_ns: SLICE_NS, ..before })
+}
+
+/// Lets the calling thread stand behind all others: it gets what they leave, and about a tenth of
+/// their share where they leave nothing. Returns whether the kernel took it.
+pub fn run_behind_others() -> bool {
+    ask(|before| Attributes { nice: (before.nice + NICER).min(NICE_MAX), ..before })
+}
+
+fn ask(change: impl FnOnce(Attributes) -> Attributes) -> bool {
     let Some(before) = attributes() else { return false };
     // Whoever gave the thread another policy than the normal one knows why.
     if before.policy != libc::SCHED_OTHER.cast_unsigned() {
         return false;
     }
-    let wanted = Attributes { size: SIZE, runtime_ns: SLICE_NS, ..before };
+    let wanted = Attributes { size: SIZE, ..change(before) };
     // SAFETY: the kernel only reads, and no more than the `size` that stands in the struct, which
     // lives until the call returns. 0 is the calling thread.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0_u32) };
@@ -67,5 +81,19 @@ mod tests {
         };
         assert_eq!((after.policy, after.nice), (before.policy, before.nice));
         assert!(!taken || after.runtime_ns == SLICE_NS || after.runtime_ns == before.runtime_ns);
+    }
+
+    #[test]
+    fn a_thread_that_can_wait_is_nicer_and_the_others_are_not() {
+        let mine = attributes().map(|it| it.nice);
+        let asked = std::thread::spawn(|| {
+            let before = attributes()?;
+            Some((before, run_behind_others(), attributes()?))
+        });
+        let asked = asked.join().expect("the thread ends");
+        assert_eq!(attributes().map(|it| it.nice), mine);
+        if let Some((before, true, after)) = asked {
+            assert_eq!(after.nice, (before.nice + NICER).min(NICE_MAX));
+        }
     }
 }

@@ -253,6 +253,7 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
 /// that cannot be written costs the next start time, and nothing else.
 fn keep_checkpoint(mut checkpointer: Checkpointer, signals: &Signals) {
     signals.checkpoint.adopt();
+    scheduling::run_behind_others();
     while signals.runs() {
         match checkpointer.look(&|| !signals.runs()) {
             Ok(Checkpointed::Written) => continue,

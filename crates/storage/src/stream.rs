@@ -7,8 +7,8 @@ use crate::position::{Kind, Position, SegmentId};
 use crate::scan::{Ended, Scanner};
 use crate::segment::{FIRST, List};
 
-/// What is read at a time, unless one record is larger.
-const WINDOW_BYTES: usize = 1 << 20;
+/// What is read at a time, unless one record is larger; little enough for a processor's cache.
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// Where the good records of a segment stop.
 pub(crate) enum Streamed {
@@ -23,6 +23,8 @@ struct Window<'f> {
     file: &'f dyn DiskFile,
     file_bytes: u64,
     bytes: Vec<u8>,
+    /// So many of `bytes` have been read.
+    filled: usize,
     /// Offset of its first byte in the file.
     offset: usize,
 }
@@ -30,17 +32,19 @@ struct Window<'f> {
 impl Window<'_> {
     /// The bytes from `at` on, `length` of them; `None` where the file ends or cannot be read.
     fn get(&mut self, at: usize, length: usize) -> Option<&[u8]> {
-        if self.offset + self.bytes.len() < at + length {
-            self.bytes.drain(..(at - self.offset).min(self.bytes.len()));
+        if self.offset + self.filled < at + length {
+            let passed = (at - self.offset).min(self.filled);
+            self.bytes.copy_within(passed..self.filled, 0);
+            self.filled -= passed;
             self.offset = at;
-            let filled = self.bytes.len();
-            self.bytes.resize(length.max(WINDOW_BYTES), 0);
-            let end = (at + filled) as u64;
-            let count = self.file.read_at(&mut self.bytes[filled..], end).unwrap_or(0);
-            self.bytes.truncate(filled + count);
+            if self.bytes.len() < length.max(WINDOW_BYTES) {
+                self.bytes.resize(length.max(WINDOW_BYTES), 0);
+            }
+            let end = (at + self.filled) as u64;
+            self.filled += self.file.read_at(&mut self.bytes[self.filled..], end).unwrap_or(0);
         }
         let from = at - self.offset;
-        self.bytes.get(from..from + length)
+        self.bytes[..self.filled].get(from..from + length)
     }
 
     /// The good record at `at`: its header; its payload is in the window then.
@@ -100,7 +104,7 @@ pub(crate) fn stream(
     scanner: &mut Scanner<'_>,
 ) -> Streamed {
     let file_bytes = file.bytes().unwrap_or(0);
-    let mut window = Window { file, file_bytes, bytes: Vec::new(), offset: 0 };
+    let mut window = Window { file, file_bytes, bytes: Vec::new(), filled: 0, offset: 0 };
     let mut at = FIRST as usize;
     while let Some(header) = window.record(id, salt, at) {
         let Some(payload) = window.get(at + HEADER, header.length as usize) else { break };
