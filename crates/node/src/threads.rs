@@ -254,6 +254,8 @@ fn keep_house(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
 fn keep_checkpoint(mut checkpointer: Checkpointer, signals: &Signals) {
     signals.checkpoint.adopt();
     scheduling::run_behind_others();
+    // Whoever waits for the start goes first.
+    signals.checkpoint.wait(CHECKPOINT);
     while signals.runs() {
         match checkpointer.look(&|| !signals.runs()) {
             Ok(Checkpointed::Written) => continue,
