@@ -283,7 +283,7 @@ def memory(broker, score):
     small = publish("", "small", b"y" * 100)
     client.publish_all(1_000_000, lambda _: small, batch=5000)
     score.check(client.declare("small", passive=True) == 1_000_000 and
-                of_process(pid, "VmHWM") <= 256 * MIB,
+                of_process(pid, "VmHWM") <= 112 * MIB,
                 f"memory: 1,000,000 small messages, {of_process(pid, 'VmHWM') >> 20} MiB at most")
     client.declare("large")
     large = publish("", "large", bytes(16 * MIB))
@@ -294,11 +294,11 @@ def memory(broker, score):
     holder = Client(broker.port, timeout=60).login()
     holder.consume("small")
     held = 0
-    while held < 10_000:
+    while held < 100_000:
         kind, payload = holder.next()
         held += kind == 1 and payload[:4] == struct.pack(">HH", 60, 60)
     score.check(of_process(pid, "VmHWM") <= 256 * MIB,
-                f"memory: 10,000 unacknowledged, {of_process(pid, 'VmHWM') >> 20} MiB at most")
+                f"memory: 100,000 unacknowledged, {of_process(pid, 'VmHWM') >> 20} MiB at most")
     holder.close()
     for at in range(0, 10_000, 500):
         asked = (b"\0\0" + short(f"q{at + it}") + b"\2" + struct.pack(">I", 0) for it in range(500))

@@ -13,8 +13,6 @@ use ending::Ending;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // With huge pages a few octets cost two megabytes. Where the kernel refuses, memory costs more.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return Ending::of_usage(&error).tell(),
