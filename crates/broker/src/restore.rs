@@ -149,6 +149,15 @@ impl Entries {
         }
     }
 
+    fn remove_absent(&mut self, exists: &BTreeSet<u32>) {
+        for entry in &mut self.list {
+            if entry.flags & GONE == 0 && !exists.contains(&entry.position.segment()) {
+                entry.flags |= GONE;
+                self.gone += 1;
+            }
+        }
+    }
+
     fn clean(&mut self) {
         let mut rare = Vec::new();
         let before = std::mem::take(&mut self.rare);
@@ -488,7 +497,8 @@ impl Restorer {
 
     /// Ends the collection. `orderly`: the log was closed in order. `catalog_damaged`: records of
     /// the catalog were lost, so a queue without declaration is not a deleted one. `exists`: the
-    /// segments that are there; what a checkpoint says of others is of no use.
+    /// segments that are there and not retired; what is said of others is of no use, because the
+    /// records of its removal may have gone.
     pub(crate) fn finish(
         mut self,
         orderly: bool,
@@ -497,6 +507,9 @@ impl Restorer {
     ) -> RestoredQueues {
         let catalog = self.catalog.take().unwrap_or_else(Catalog::empty);
         self.found.unreadable.append(&mut self.unapplied);
+        if self.ever.keys().any(|it| !exists.contains(it)) {
+            self.queues.values_mut().for_each(|it| it.remove_absent(&exists));
+        }
         self.base.settle(exists);
         let mut orphan_segments = BTreeSet::new();
         let mut orphans = 0;

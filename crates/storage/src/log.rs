@@ -438,6 +438,12 @@ impl Log {
         }
     }
 
+    /// Segments that were retired and whose files are still there, as after a crash that came before
+    /// the file went. What they say does not count any more: records about it may have gone.
+    pub fn retiring(&self) -> Vec<SegmentId> {
+        self.retiring.lock().iter().map(|it| it.id).collect()
+    }
+
     /// The segments that hold records, in order.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let mut infos = self.table.infos();
