@@ -65,7 +65,8 @@ pub(crate) fn survey(disk: &dyn Disk) -> Result<Survey, OpenError> {
 /// Does a checkpoint speak about the log that is here?
 enum Fit {
     Good,
-    /// A crash took the removal of a file back that the checkpoint does not know any more.
+    /// A crash took the removal of a file back that the checkpoint does not know any more; the
+    /// manifest may still list it, if it was not written anew before the log failed.
     Outdated,
     Not(String),
 }
@@ -82,7 +83,7 @@ fn fit(found: &Inventory, last: SegmentId, head: &Head) -> Fit {
             return Fit::Not(format!("the header of segment {} is damaged", file.id));
         };
         let sealed = list.sealed.iter().find(|it| it.id == file.id);
-        if listed.is_none() && sealed.is_none() {
+        if listed.is_none() {
             return Fit::Outdated;
         }
         let fits = |it: &&Listed| {
