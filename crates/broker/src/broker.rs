@@ -91,9 +91,7 @@ impl Broker {
         now: Timestamp,
     ) -> (Self, Restoration) {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        let retiring = log.retiring();
-        let lasting = |it: &storage::SegmentInfo| !retiring.contains(&it.id);
-        let exists = log.segments().into_iter().filter(lasting).map(|it| it.id.0).collect();
+        let exists = log.lasting_segments().map(|it| it.0).collect();
         let mut restored = restorer.finish(options.orderly, options.catalog_damaged, exists);
         let budget = Budget::new(options.bodies_bytes_max);
         let catalog = restored.catalog.clone();

@@ -438,10 +438,12 @@ impl Log {
         }
     }
 
-    /// Segments that were retired and whose files are still there, as after a crash that came before
-    /// the file went. What they say does not count any more: records about it may have gone.
-    pub fn retiring(&self) -> Vec<SegmentId> {
-        self.retiring.lock().iter().map(|it| it.id).collect()
+    /// Segments that were not retired. What a retired one says does not count, although a crash may
+    /// have left its file behind: records about its messages may have gone.
+    pub fn lasting_segments(&self) -> impl Iterator<Item = SegmentId> {
+        let retiring: Vec<SegmentId> = self.retiring.lock().iter().map(|it| it.id).collect();
+        let segments = self.segments().into_iter().map(|it| it.id);
+        segments.filter(move |it| !retiring.contains(it))
     }
 
     /// The segments that hold records, in order.
