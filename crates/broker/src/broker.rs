@@ -91,8 +91,9 @@ impl Broker {
         now: Timestamp,
     ) -> (Self, Restoration) {
         let shards = options.shards.clamp(1, SHARDS_MAX);
-        let exists = log.lasting_segments().map(|it| it.0).collect();
-        let mut restored = restorer.finish(options.orderly, options.catalog_damaged, exists);
+        let lasting: BTreeSet<u32> = log.lasting_segments().map(|it| it.0).collect();
+        let mut restored =
+            restorer.finish(options.orderly, options.catalog_damaged, lasting.clone());
         let budget = Budget::new(options.bodies_bytes_max);
         let catalog = restored.catalog.clone();
         let owner = Owner::new(catalog.clone(), &restored.catalog_segments, shards);
@@ -123,11 +124,8 @@ impl Broker {
                 state.occupancy.had(*segment, *ever);
             }
             // Notes about segments that are gone speak about nothing.
-            let segments = shared.log.segments();
-            let exists = |it: u32| segments.iter().any(|segment| segment.id.0 == it);
-            for ((at, about), count) in restored.notes.iter().filter(|((_, it), _)| exists(*it)) {
-                state.occupancy.noted(*at, *about, *count);
-            }
+            let notes = restored.notes.iter().filter(|((_, about), _)| lasting.contains(about));
+            notes.for_each(|((at, about), count)| state.occupancy.noted(*at, *about, *count));
         }
         let mut found = restored.found.clone();
         found.queues = catalog.queues().count() as u64;

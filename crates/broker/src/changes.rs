@@ -22,10 +22,10 @@ pub(crate) fn apply_all(catalog: &mut Catalog, mut octets: &[u8]) -> Result<(), 
     Ok(())
 }
 
-/// The whole catalog as changes, each behind its length, in parts that begin with one octet:
-/// `first` in the first of them, else 0.
-pub(crate) fn listed_changes(catalog: &Catalog, first: u8) -> Vec<Vec<u8>> {
-    let mut parts = vec![vec![first]];
+/// The whole catalog as changes, each behind its length, in one part or more. Each begins with an
+/// octet of 0, for the caller to say what it is.
+pub(crate) fn listed_changes(catalog: &Catalog) -> Vec<Vec<u8>> {
+    let mut parts = vec![vec![0]];
     for change in catalog.changes().filter(Change::durable) {
         if PART_BYTES < parts.last().map_or(0, Vec::len) {
             parts.push(vec![0]);

@@ -12,6 +12,7 @@ mod spill;
 mod shared;
 mod hand_over;
 mod dead_letters;
+mod pace;
 mod turn;
 mod shard;
 mod replies;

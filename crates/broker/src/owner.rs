@@ -127,7 +127,10 @@ impl Owner {
 
     /// Writes the whole catalog at the log's end, so that older segments are not needed for it.
     pub(crate) fn write_snapshot(&mut self, shared: &Shared) -> Result<(), LogError> {
-        let mut parts = listed_changes(&self.catalog, SNAPSHOT_FIRST);
+        let mut parts = listed_changes(&self.catalog);
+        if let Some(first) = parts.first_mut() {
+            first[0] |= SNAPSHOT_FIRST;
+        }
         if let Some(last) = parts.last_mut() {
             last[0] |= SNAPSHOT_LAST;
         }

@@ -308,7 +308,7 @@ impl Restorer {
         let mut parts = vec![facts];
         let empty = Catalog::empty();
         let catalog = self.catalog.as_ref().unwrap_or(&empty);
-        parts.extend(listed_changes(catalog, PART_CATALOG).into_iter().map(|mut part| {
+        parts.extend(listed_changes(catalog).into_iter().map(|mut part| {
             part[0] = PART_CATALOG;
             part
         }));

@@ -8,6 +8,7 @@ use crate::{
     mailbox::Pressure,
     occupancy::Occupancy,
     outbox::Outbox,
+    pace::Pace,
     shared::Shared,
 };
 use engine::{Command, Effect, Enqueue, Place, Queue, record, record::kind};
@@ -26,46 +27,6 @@ use storage::{Kind, LogError};
 /// Positions that one record of removals names at most, so that damage to it costs little.
 const REMOVED_POSITIONS_MAX: usize = 4_096;
 
-/// Octets of waiting messages at which publishers do well to let the consumers catch up: what waits
-/// costs more than what goes straight through.
-const BACKLOG_BYTES_MIN: u64 = 512 * 1024;
-/// A publisher pauses a millisecond longer for each of these, but not longer than this.
-const BACKLOG_BYTES_PER_MS: u64 = 2 * 1024 * 1024;
-const BACKLOG_PAUSE_MS_MAX: u8 = 5;
-/// Consumers that take less than this part of what comes are not waited for: they are slow for
-/// another reason than the processor.
-const PACE_PART: u64 = 4;
-/// How long arrivals and deliveries are counted before they are compared.
-const PACE_MS: u64 = 50;
-
-/// How fast consumers are beside publishers.
-struct Pace {
-    since: Timestamp,
-    arrivals: u64,
-    gone: u64,
-    /// The consumers are near enough to catch up.
-    is_near: bool,
-}
-
-impl Pace {
-    const fn new() -> Self {
-        Self { since: Timestamp(0), arrivals: 0, gone: 0, is_near: true }
-    }
-
-    /// Compares what has come with what has gone since the last time.
-    fn look(&mut self, queue: &Queue, now: Timestamp) -> bool {
-        if now < self.since.plus_ms(PACE_MS) {
-            return self.is_near;
-        }
-        let arrivals = queue.arrivals();
-        let gone = arrivals.saturating_sub(queue.depth().ready);
-        let (came, went) = (arrivals.saturating_sub(self.arrivals), gone.saturating_sub(self.gone));
-        let is_near = came <= went.saturating_mul(PACE_PART);
-        *self = Self { since: now, arrivals, gone, is_near };
-        is_near
-    }
-}
-
 /// A queue and what its shard knows of it.
 pub(crate) struct Held {
     pub(crate) queue: Queue,
@@ -83,19 +44,6 @@ pub(crate) struct Held {
 const ORIGINS_MIN: usize = 256;
 
 impl Held {
-    /// Much waits for consumers that could catch up.
-    fn backlog(&mut self, now: Timestamp) -> Option<Pressure> {
-        let waiting = self.queue.waiting_bytes();
-        if waiting < BACKLOG_BYTES_MIN
-            || self.queue.depth().consumers == 0
-            || !self.pace.look(&self.queue, now)
-        {
-            return None;
-        }
-        let pause_ms = (1 + waiting / BACKLOG_BYTES_PER_MS).min(BACKLOG_PAUSE_MS_MAX.into());
-        Some(Pressure::Backlog { pause_ms: pause_ms as u8 })
-    }
-
     /// Applies a command, and tells the budget what the queue holds now.
     fn apply(
         &mut self,
@@ -294,10 +242,12 @@ impl State {
                     if is_consumed && shared.budget.is_large(held.resident) {
                         self.pressure = Some(Pressure::Memory);
                     } else if self.pressure.is_none() {
-                        self.pressure = held.backlog(now);
+                        self.pressure = held.pace.backlog(&held.queue, now);
                     }
                 }
-                Place::Memory if self.pressure.is_none() => self.pressure = held.backlog(now),
+                Place::Memory if self.pressure.is_none() => {
+                    self.pressure = held.pace.backlog(&held.queue, now)
+                }
                 Place::Memory => {}
             }
             let enqueue = Command::Enqueue(Enqueue { message, place, room, redelivered });

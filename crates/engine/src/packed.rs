@@ -2,7 +2,10 @@
 //! not written down. A message of a steady publisher takes one octet, one among messages of other
 //! queues four or so, instead of an [`Entry`].
 
-use crate::entry::{Entry, Note, Notes};
+use crate::{
+    entry::{Entry, Note, Notes},
+    record::{Reader, put},
+};
 use model::{EntryId, LogPosition, Message};
 use std::{collections::VecDeque, sync::Arc};
 
@@ -130,40 +133,40 @@ impl Expected {
         let mut differs = if entry.message.is_some() { HERE } else { 0 };
         if entry.id.0 != self.id {
             differs |= ID;
-            write_number(entry.id.0.wrapping_sub(self.id), out);
+            put(out, entry.id.0.wrapping_sub(self.id));
         }
         let gap = entry.position.0.wrapping_sub(self.end);
         if gap != self.gap {
             differs |= GAP;
-            write_number(zigzag(gap), out);
+            put(out, zigzag(gap));
         }
         if entry.body_len != self.body_len {
             differs |= BODY_LEN;
-            write_number(entry.body_len.into(), out);
+            put(out, entry.body_len.into());
         }
         let beside = Self::beside(entry);
         if beside != self.beside {
             differs |= BESIDE;
-            write_number(beside.into(), out);
+            put(out, beside.into());
         }
         let (arrived, flags) = (entry.packed >> FLAGS_BITS, entry.packed & FLAGS_MASK);
         let arrived_before = self.packed >> FLAGS_BITS;
         if arrived != arrived_before {
             differs |= ARRIVED;
-            write_number(zigzag(arrived.wrapping_sub(arrived_before)), out);
+            put(out, zigzag(arrived.wrapping_sub(arrived_before)));
         }
         if flags != self.packed & FLAGS_MASK {
             differs |= FLAGS;
-            write_number(flags, out);
+            put(out, flags);
         }
         if let Some(note) = note
             && self.note != Some(note)
         {
             differs |= NOTE;
             self.note = Some(note);
-            write_number(note.ttl_ms.unwrap_or(NO_TTL).wrapping_add(1), out);
-            write_number(note.acquired.into(), out);
-            write_number(note.failed.into(), out);
+            put(out, note.ttl_ms.unwrap_or(NO_TTL).wrapping_add(1));
+            put(out, note.acquired.into());
+            put(out, note.failed.into());
         }
         out[at] = differs;
         self.body_len = entry.body_len;
@@ -265,26 +268,10 @@ fn unzigzag(number: u64) -> u64 {
     (number >> 1) ^ (number & 1).wrapping_neg()
 }
 
-/// Seven bits to the octet, the lowest first.
-fn write_number(mut number: u64, out: &mut Vec<u8>) {
-    while 0x80 <= number {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 fn read_number(octets: &mut &[u8]) -> u64 {
-    let mut number = 0;
-    let mut shift = 0;
-    while let Some((octet, rest)) = octets.split_first() {
-        *octets = rest;
-        number |= u64::from(octet & 0x7f) << shift;
-        if *octet < 0x80 {
-            break;
-        }
-        shift += 7;
-    }
+    let mut reader = Reader(octets);
+    let number = reader.number().expect("what was packed here is read as it was written");
+    *octets = reader.0;
     number
 }
 
@@ -398,7 +385,7 @@ mod tests {
         #[test]
         fn numbers_come_back_as_they_were(numbers in vec(any::<u64>(), 0..20)) {
             let mut octets = Vec::new();
-            numbers.iter().for_each(|it| write_number(zigzag(*it), &mut octets));
+            numbers.iter().for_each(|it| put(&mut octets, zigzag(*it)));
             let mut rest = &octets[..];
             let found: Vec<_> = numbers.iter().map(|_| unzigzag(read_number(&mut rest))).collect();
             prop_assert_eq!(found, numbers);

@@ -12,7 +12,7 @@ use crate::position::{Position, Record, SegmentId};
 use crate::recovery::{Missing, Quarantined, Recovery};
 use crate::scan::{Ended, Image, Scanner};
 use crate::segment::{
-    FIRST, FORMAT, List, Listed, Segment, SegmentHeader, encode_header, list_size, scratch_name,
+    FIRST, FORMAT, List, Segment, SegmentHeader, encode_header, list_size, scratch_name,
     segment_name,
 };
 use crate::stream::{Streamed, blank_from, is_blank, stream};
@@ -78,19 +78,17 @@ fn fit(found: &Inventory, last: SegmentId, head: &Head) -> Fit {
     }
     let Some(list) = &found.list else { return Fit::Not("there is no manifest".to_owned()) };
     for file in found.segments.iter().filter(|file| file.id < head.before) {
-        let listed = head.segments.iter().find(|entry| entry.id == file.id);
         let SegmentHeader::Good { salt, made, .. } = file.header else {
             return Fit::Not(format!("the header of segment {} is damaged", file.id));
         };
-        let sealed = list.sealed.iter().find(|it| it.id == file.id);
-        if listed.is_none() {
+        let Some(listed) = head.segments.iter().find(|it| it.id == file.id) else {
             return Fit::Outdated;
-        }
-        let fits = |it: &&Listed| {
-            let is_same = sealed.is_none_or(|sealed| sealed.end == it.end);
-            it.salt == salt && is_same && u64::from(it.end) <= file.file_bytes
         };
-        if listed.filter(fits).is_none() || file.file_bytes < u64::from(made) {
+        let sealed = list.sealed.iter().find(|it| it.id == file.id);
+        let fits = listed.salt == salt
+            && sealed.is_none_or(|it| it.end == listed.end)
+            && u64::from(listed.end.max(made)) <= file.file_bytes;
+        if !fits {
             return Fit::Not(format!("segment {} is not what it was", file.id));
         }
     }

@@ -1,9 +1,13 @@
 //! Inputs of the fuzz target `log`: what holds of a folder whose files were spoiled as the input
 //! says. The target judges by the same function.
 
+#[path = "../../../fuzz/source.rs"]
+mod source;
+
 #[path = "../../../fuzz/corpus.rs"]
 mod inputs;
 
+use self::source::Source;
 use std::sync::{Arc, LazyLock};
 
 use storage::{Kind, Log, LogOptions, MemoryDisk, OpenError, Position, Recovery};
@@ -78,26 +82,8 @@ pub(crate) fn spoiled(octets: &[u8]) {
     }
 }
 
-/// What is left of the input.
-struct Source<'a>(&'a [u8]);
-
-impl<'a> Source<'a> {
-    fn octet(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn word(&mut self) -> Option<usize> {
-        Some(usize::from(self.octet()?) << 8 | usize::from(self.octet()?))
-    }
-
-    fn counted(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(self.octet()?).min(self.0.len());
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Some(taken)
-    }
+fn word(source: &mut Source<'_>) -> Option<usize> {
+    Some(usize::from(source.octet()?) << 8 | usize::from(source.octet()?))
 }
 
 /// Spoils one file; says which, or that the input is used up.
@@ -106,7 +92,7 @@ fn spoil(disk: &MemoryDisk, names: &[String], source: &mut Source<'_>) -> Option
     let name = &names[usize::from(source.octet()?) % names.len()];
     // A file that is gone is an empty one to whatever happens to it next.
     let mut content = disk.content(name).unwrap_or_default();
-    let at = source.word()? % (content.len() + 1);
+    let at = word(source)? % (content.len() + 1);
     let reach = |length: usize| at..(at + length).min(content.len());
     match how % 8 {
         0 if at < content.len() => content[at] ^= source.octet()?.max(1),
@@ -123,7 +109,7 @@ fn spoil(disk: &MemoryDisk, names: &[String], source: &mut Source<'_>) -> Option
         }
         4 => {
             let other = disk.content(&names[usize::from(source.octet()?) % names.len()])?;
-            let from = source.word()? % (other.len() + 1);
+            let from = word(source)? % (other.len() + 1);
             let octets = &other[from..(from + 512).min(other.len())];
             let range = reach(octets.len());
             let length = range.len();

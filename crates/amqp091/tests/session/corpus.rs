@@ -3,9 +3,13 @@
 //! reading of the same octets, which knows nothing but frames. The target judges by the same
 //! function.
 
+#[path = "../../../../fuzz/source.rs"]
+mod source;
+
 #[path = "../../../../fuzz/corpus.rs"]
 mod inputs;
 
+use self::source::Source;
 use crate::harness::{CLOSE_OK, Client, Peer, delivery, frame, header_frame, method_frame};
 use amqp091::{
     Event,
@@ -25,24 +29,6 @@ const CHANNELS: u16 = 3;
 const PARTS: [usize; 4] = [0, 1, 7, 300];
 /// Parts that frames are cut into at most.
 const PARTS_MAX: usize = 64;
-
-/// What is left of the input.
-struct Source<'a>(&'a [u8]);
-
-impl<'a> Source<'a> {
-    fn octet(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn counted(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(self.octet()?).min(self.0.len());
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Some(taken)
-    }
-}
 
 /// A publish as the frames say it.
 #[derive(Debug, Default)]

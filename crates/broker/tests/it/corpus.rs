@@ -1,9 +1,13 @@
 //! Inputs of the fuzz target `checkpoint`: what holds of a folder whose checkpoint was spoiled as
 //! the input says, or says what nobody would write. The target judges by the same function.
 
+#[path = "../../../../fuzz/source.rs"]
+mod source;
+
 #[path = "../../../../fuzz/corpus.rs"]
 mod inputs;
 
+use self::source::Source;
 use crate::host::{CHANNEL, Host, declare, publish};
 use broker::Checkpointer;
 use model::Request;
@@ -82,32 +86,14 @@ pub(crate) fn spoiled(octets: &[u8]) {
     }
 }
 
-/// What is left of the input.
-struct Source<'a>(&'a [u8]);
-
-impl<'a> Source<'a> {
-    fn octet(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn below(&mut self, limit: usize) -> Option<usize> {
-        let word = usize::from(self.octet()?) << 8 | usize::from(self.octet()?);
-        Some(word % limit.max(1))
-    }
-
-    fn counted(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(self.octet()?).min(self.0.len());
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Some(taken)
-    }
+fn below(source: &mut Source<'_>, limit: usize) -> Option<usize> {
+    let word = usize::from(source.octet()?) << 8 | usize::from(source.octet()?);
+    Some(word % limit.max(1))
 }
 
 fn spoil(content: &mut Vec<u8>, source: &mut Source<'_>) -> Option<()> {
     let how = source.octet()?;
-    let at = source.below(content.len() + 1)?;
+    let at = below(source, content.len() + 1)?;
     match how % 4 {
         0 if at < content.len() => content[at] ^= source.octet()?.max(1),
         1 => content.truncate(at),
@@ -169,7 +155,7 @@ fn forged_part(source: &mut Source<'_>) -> Option<Vec<u8>> {
     let payload = &FOLDER.checkpoint[from + HEADER..];
     let mut payload = payload[..u32::from_le_bytes(length) as usize].to_vec();
     for _ in 0..source.octet()? % 4 {
-        let at = source.below(payload.len())?;
+        let at = below(source, payload.len())?;
         payload[at] = source.octet()?;
     }
     Some(payload)
