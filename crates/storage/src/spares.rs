@@ -61,6 +61,15 @@ struct Filling {
     bytes: u32,
 }
 
+/// What a step of preparing is for.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// Nobody waits: a little of a whole segment.
+    Ahead,
+    /// The log waits, and everybody with it: the shortest way to a segment, whatever is filled.
+    Awaited,
+}
+
 struct Work {
     filling: Option<Filling>,
     /// Number of the next segment to be made.
@@ -171,13 +180,7 @@ impl Spares {
             if let Some(segment) = self.queue.lock().pop_front() {
                 return Ok(segment);
             }
-            // Somebody waits: a small segment now is better than a whole one later.
-            if work.filling.is_none() {
-                work.check()?;
-                let started = self.start(work.next, self.step_bytes);
-                work.filling = Some(work.keep_failure(started)?);
-            }
-            self.step(&mut work)?;
+            self.step(&mut work, Pace::Awaited)?;
         }
     }
 
@@ -196,7 +199,7 @@ impl Spares {
     pub(crate) fn prepare(&self) -> Result<Space, Trouble> {
         let mut work = self.work.lock();
         if self.wants_more() {
-            match self.step(&mut work) {
+            match self.step(&mut work, Pace::Ahead) {
                 Ok(()) => {}
                 Err(Trouble::Full) => {
                     self.low.store(true, Ordering::Release);
@@ -212,31 +215,50 @@ impl Spares {
     }
 
     /// One step of preparing a segment; the last one puts it into the queue.
-    fn step(&self, work: &mut Work) -> Result<(), Trouble> {
+    fn step(&self, work: &mut Work, pace: Pace) -> Result<(), Trouble> {
         work.check()?;
-        let done = self.fill_further(work);
+        let done = self.fill_further(work, pace);
         work.keep_failure(done)
     }
 
-    fn fill_further(&self, work: &mut Work) -> Result<(), Trouble> {
-        let mut filling = match work.filling.take() {
-            Some(filling) => filling,
-            None => self.start(work.next, self.segment_bytes)?,
+    fn fill_further(&self, work: &mut Work, pace: Pace) -> Result<(), Trouble> {
+        let mut filling = match (work.filling.take(), pace) {
+            (Some(filling), _) => filling,
+            (None, Pace::Ahead) => self.start(work.next, self.segment_bytes)?,
+            // A small one now is better than a whole one later.
+            (None, Pace::Awaited) => self.start(work.next, self.step_bytes)?,
         };
-        let to = filling.bytes.min(filling.filled.saturating_add(self.step_bytes));
-        let whole = to == filling.bytes;
-        let done = self.fill_to(&filling, to).and_then(|()| {
-            let Filling { name, file, bytes, .. } = &filling;
-            if whole { self.activate(work, name, &**file, *bytes, false) } else { Ok(()) }
+        let step = match pace {
+            Pace::Awaited if filling.filled > 0 => 0,
+            _ => self.step_bytes,
+        };
+        let to = filling.bytes.min(filling.filled.saturating_add(step));
+        let whole = to == filling.bytes || matches!(pace, Pace::Awaited);
+        let done = self.fill_to(&mut filling, to).and_then(|()| {
+            if !whole {
+                return Ok(());
+            }
+            let capacity = self.reserved(&filling)?;
+            self.activate(work, &filling.name, &*filling.file, capacity, false)
         });
         if matches!(done, Err(Trouble::Full)) {
             self.give_back(&filling.name)?;
         }
         if done.is_ok() && !whole {
-            filling.filled = to;
             work.filling = Some(filling);
         }
         done
+    }
+
+    /// Bytes that records may take. What was reserved and not filled serves as well, only more
+    /// slowly: its syncs have to note each block that was never written.
+    fn reserved(&self, filling: &Filling) -> Result<u32, Trouble> {
+        if filling.filled == filling.bytes || !self.sync {
+            return Ok(filling.bytes);
+        }
+        // A file system that cannot reserve has left the file as long as it was filled.
+        let long = filling.file.bytes().map_err(failed("measure", &filling.name))?;
+        Ok(filling.bytes.min(u32::try_from(long).unwrap_or(u32::MAX)))
     }
 
     fn start(&self, number: u32, bytes_max: u32) -> Result<Filling, Trouble> {
@@ -253,12 +275,14 @@ impl Spares {
     }
 
     /// Zeros are synced step by step: one sync of a whole segment would hold up those of the log.
-    fn fill_to(&self, filling: &Filling, to: u32) -> Result<(), Trouble> {
-        if !self.sync {
-            return Ok(());
+    fn fill_to(&self, filling: &mut Filling, to: u32) -> Result<(), Trouble> {
+        if self.sync && filling.filled < to {
+            let Filling { name, file, filled, .. } = filling;
+            fill(&**file, *filled, to).map_err(reserving("fill", name))?;
+            file.sync_data().map_err(failed("sync", name))?;
         }
-        fill(&*filling.file, filling.filled, to).map_err(reserving("fill", &filling.name))?;
-        filling.file.sync_data().map_err(failed("sync", &filling.name))
+        filling.filled = to;
+        Ok(())
     }
 
     fn give_back(&self, name: &str) -> Result<(), Trouble> {
@@ -357,8 +381,12 @@ mod tests {
     use crate::disk::{Fault, FaultKind, MemoryDisk};
 
     fn spares(disk: &MemoryDisk) -> Spares {
+        spares_of(disk, 8192)
+    }
+
+    fn spares_of(disk: &MemoryDisk, segment_bytes: u32) -> Spares {
         let options = LogOptions { prepare_bytes: 4096, ..LogOptions::default() };
-        Spares::new(Arc::new(disk.clone()), Vec::new(), 1, false, 8192, &options)
+        Spares::new(Arc::new(disk.clone()), Vec::new(), 1, false, segment_bytes, &options)
     }
 
     fn told(trouble: Trouble) -> String {
@@ -366,6 +394,27 @@ mod tests {
             Trouble::Full => "full".to_owned(),
             Trouble::Failed { action, file, error } => format!("{action} {file} {error}"),
         }
+    }
+
+    /// On a slow disk the rest of a segment takes longer than clients wait.
+    #[test]
+    fn whoever_waits_does_not_wait_for_zeros() {
+        let disk = MemoryDisk::new();
+        let spares = spares_of(&disk, 64 * 4096);
+        let awaited = |bytes| {
+            let before = disk.operations();
+            let capacity = spares.take(bytes).map_err(told).unwrap().capacity;
+            (capacity, disk.operations() - before)
+        };
+        let (small, small_took) = awaited(1);
+        assert_eq!(small, 4096);
+        spares.prepare().map_err(told).unwrap();
+        let (begun, begun_took) = awaited(1);
+        assert_eq!(begun, 64 * 4096, "what was reserved is of use");
+        assert!(begun_took < small_took, "{begun_took} operations instead of {small_took}");
+        spares.prepare().map_err(told).unwrap();
+        let (_, large_took) = awaited(63 * 4096);
+        assert!(large_took < small_took, "{large_took} operations instead of {small_took}");
     }
 
     #[test]
