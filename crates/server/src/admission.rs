@@ -30,10 +30,13 @@ struct Waiting {
     present: usize,
 }
 
+/// Files that connections leave to the log and everything else.
+const FILES_KEPT: u64 = 1_000;
+
 impl Admission {
     /// `files_max`: how many files the process may open.
     pub(crate) fn new(config: &Config, files_max: Option<u64>) -> Arc<Self> {
-        let of_files = files_max.map_or(u64::MAX, |it| it.saturating_sub(1_024).max(it / 2));
+        let of_files = files_max.map_or(u64::MAX, |it| it.saturating_sub(FILES_KEPT).max(it / 2));
         Arc::new(Self {
             connections_max: config.connections_max.min(of_files),
             connections: AtomicU64::new(0),
@@ -155,7 +158,9 @@ mod tests {
     fn seats_follow_the_files_of_the_process() {
         let mut config = load(&Sources::default()).unwrap().config;
         config.connections_max = 50_000;
-        for (files, expected) in [(1_024, 512), (4_096, 3_072), (1_000_000, 50_000)] {
+        for (files, expected) in
+            [(1_024, 512), (4_096, 3_096), (20_000, 19_000), (1_000_000, 50_000)]
+        {
             assert_eq!(Admission::new(&config, Some(files)).connections_max(), expected);
         }
     }
