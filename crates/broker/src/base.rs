@@ -11,6 +11,33 @@ use stdx::seeded::{Seeded, is_sown};
 /// Where a run lies: number of the part, octet in it.
 type RunPlace = (u32, u32);
 
+/// Positions in order, to be asked for in order: whoever asks in another gets the answer later.
+#[derive(Debug)]
+pub(crate) struct Sorted<'a> {
+    positions: &'a [LogPosition],
+    /// Those before it were less than what was asked for last.
+    next: usize,
+}
+
+impl<'a> Sorted<'a> {
+    pub(crate) fn new(positions: &'a [LogPosition]) -> Self {
+        Self { positions, next: 0 }
+    }
+
+    pub(crate) fn has(&mut self, position: LogPosition) -> bool {
+        let is_less = |it: &LogPosition| *it < position;
+        if !self.positions[..self.next].last().is_none_or(is_less) {
+            self.next = 0;
+        }
+        let rest = &self.positions[self.next..];
+        if rest.first().is_some_and(is_less) {
+            let is_neighbour = !rest.get(1).is_some_and(is_less);
+            self.next += if is_neighbour { 1 } else { rest.partition_point(is_less) };
+        }
+        self.positions.get(self.next) == Some(&position)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Base {
     /// The checkpoint stands for segments with a lower number.
@@ -131,7 +158,7 @@ impl Base {
         run: Run<'a>,
     ) -> impl Iterator<Item = Result<Kept, RecordError>> + 'a {
         let queue = run.queue;
-        let gone = self.gone.get(&queue).map_or(&[][..], Vec::as_slice);
+        let mut gone = Sorted::new(self.gone.get(&queue).map_or(&[][..], Vec::as_slice));
         let mut there = None;
         let is_deleted = self.deleted.contains(&queue);
         let run = (!is_deleted).then_some(run);
@@ -147,7 +174,7 @@ impl Base {
                 }
                 there = Some(segment);
             }
-            if !gone.is_empty() && gone.binary_search(&kept.position).is_ok() {
+            if gone.has(kept.position) {
                 return None;
             }
             if !self.counted.is_empty()
@@ -164,5 +191,32 @@ impl Base {
     pub(crate) fn forget(&mut self, queue: QueueId) {
         self.runs.remove(&queue);
         self.gone.remove(&queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn positions_are_found_in_whatever_order(
+            mut positions in vec(0..40_u64, 0..20),
+            mut asked in vec(0..40_u64, 0..60),
+            is_in_order: bool,
+        ) {
+            positions.sort_unstable();
+            if is_in_order {
+                asked.sort_unstable();
+            }
+            let positions: Vec<_> = positions.into_iter().map(LogPosition).collect();
+            let mut sorted = Sorted::new(&positions);
+            for position in asked.into_iter().map(LogPosition) {
+                prop_assert_eq!(sorted.has(position), positions.contains(&position));
+            }
+        }
     }
 }

@@ -107,14 +107,14 @@ impl Broker {
             let mut queue = Queue::new((*declared.policy).clone(), now);
             // In log order, so that one look at the count serves many.
             let (mut at, mut count) = (0, 0);
-            let arrive = &mut |position: LogPosition| {
+            let arrive = |position: LogPosition| {
                 if at != position.segment() {
                     state.occupancy.arrive_again(at, std::mem::take(&mut count));
                     at = position.segment();
                 }
                 count += 1;
             };
-            let origins = restored.fill(&mut queue, now, arrive);
+            let origins = restored.fill(&mut queue, arrive);
             state.occupancy.arrive_again(at, count);
             state.insert(queue, Arc::clone(&declared.policy), origins);
         }

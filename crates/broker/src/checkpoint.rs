@@ -128,6 +128,21 @@ impl Checkpointer {
         Checkpointed::Verified(lines)
     }
 
+    /// Writes what a start would otherwise read from the complete segments, before a log that has
+    /// been closed in order is left: unless the checkpoint itself is as much to read.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::look`].
+    pub fn write_last(&mut self) -> Result<(), String> {
+        loop {
+            let (size, unchecked) = self.log.unchecked();
+            let is_worth_it = 0 < unchecked && size <= unchecked;
+            if !is_worth_it || !self.log.has_room_for_checkpoint() || !self.write(&|| false)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Writes a checkpoint, unless there is no place in the log where it could end.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! there again: a message lives until a record says that it left.
 
 use crate::{
-    base::Base,
+    base::{Base, Sorted},
     changes::{SNAPSHOT_FIRST, SNAPSHOT_LAST, apply_all, listed_changes},
     runs::{Kept, Run},
 };
@@ -556,36 +556,33 @@ impl RestoredQueues {
     pub(crate) fn fill(
         &mut self,
         queue: &mut Queue,
-        now: Timestamp,
-        each: &mut dyn FnMut(LogPosition),
+        mut each: impl FnMut(LogPosition),
     ) -> BTreeMap<EntryId, LogPosition> {
         let id = queue.policy().queue;
         let stopped = self.stopped.remove(&id).unwrap_or_default();
+        let mut stopped = Sorted::new(&stopped);
         let later = self.entries.remove(&id).unwrap_or_default();
         let mut origins = BTreeMap::new();
         // A queue numbers what is put back from 1 on.
         let mut entry = 0;
         let orderly = self.orderly || is_sown(Seeded::NotRedelivered);
-        let mut put_back = |it: Kept| {
-            // After a crash nobody knows who got what: only an orderly stop has told.
-            let redelivered =
-                it.redelivered || !orderly || stopped.binary_search(&it.position).is_ok();
-            let restored = Restored {
-                place: Place::Log { position: it.position, end: it.end },
-                origin: it.origin,
-                size: it.size,
-                facts: it.facts,
-                arrived: it.arrived,
-                redelivered,
-                acquired: it.acquired,
-                failed: it.failed,
-            };
+        let put_back = |it: Kept| {
             entry += 1;
             if it.origin != it.position {
                 origins.insert(EntryId(entry), it.origin);
             }
             each(it.position);
-            queue.restore(restored, now);
+            Restored {
+                place: Place::Log { position: it.position, end: it.end },
+                origin: it.origin,
+                size: it.size,
+                facts: it.facts,
+                arrived: it.arrived,
+                // After a crash nobody knows who got what: only an orderly stop has told.
+                redelivered: it.redelivered || !orderly || stopped.has(it.position),
+                acquired: it.acquired,
+                failed: it.failed,
+            }
         };
         let mut unreadable = Vec::new();
         let readable = |it: Result<Kept, RecordError>| {
@@ -598,9 +595,9 @@ impl RestoredQueues {
             // A copy that reclaim made stands where the first one stood.
             let mut all: Vec<Kept> = before.chain(later.messages()).collect();
             all.sort_by_key(|it| it.origin);
-            all.into_iter().for_each(&mut put_back);
+            queue.restore(all.into_iter().map(put_back));
         } else {
-            before.chain(later.messages()).for_each(&mut put_back);
+            queue.restore(before.chain(later.messages()).map(put_back));
         }
         self.found.messages += entry;
         self.found.unreadable.append(&mut unreadable);

@@ -93,6 +93,7 @@ fn encode(kept: &Kept, before: &mut Before, out: &mut Vec<u8>) {
     *before = now;
 }
 
+#[inline]
 fn decode(reader: &mut Reader<'_>, before: &mut Before) -> Result<Kept, RecordError> {
     let flags = reader.octet()?;
     let mut now = *before;

@@ -187,7 +187,7 @@ fn long() {
             acquired: 0,
             failed: 0,
         };
-        queue.restore(restored, NOW);
+        queue.restore([restored]);
     }
     let megabytes = (resident_kib() - before) as f64 * 1_024.0 / 1e6;
     let ready = queue.depth().ready;

@@ -113,6 +113,7 @@ pub struct Reader<'a>(pub &'a [u8]);
 impl<'a> Reader<'a> {
     /// # Errors
     /// [`RecordError::Truncated`]
+    #[inline]
     pub fn octet(&mut self) -> Result<u8, RecordError> {
         let (first, rest) = self.0.split_first().ok_or(RecordError::Truncated)?;
         self.0 = rest;
@@ -121,7 +122,18 @@ impl<'a> Reader<'a> {
 
     /// # Errors
     /// [`RecordError::Truncated`]
+    #[inline]
     pub fn number(&mut self) -> Result<u64, RecordError> {
+        match self.0.split_first() {
+            Some((first, rest)) if *first < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(*first))
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> Result<u64, RecordError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let octet = self.octet()?;

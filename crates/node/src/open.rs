@@ -4,7 +4,9 @@ use crate::{
     clock::Clock,
     threads::{NodeHooks, Signals, Threads},
 };
-use broker::{Administration, Broker, BrokerOptions, OpenSpill, PasswordHash, Restoration};
+use broker::{
+    Administration, Broker, BrokerOptions, Checkpointer, OpenSpill, PasswordHash, Restoration,
+};
 use model::{Name, Timestamp, limits};
 use parking_lot::Mutex;
 use std::{
@@ -12,6 +14,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
+    thread::{self, JoinHandle},
 };
 use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
 
@@ -133,6 +136,7 @@ pub struct Node {
     threads: Mutex<Threads>,
     recovery: Recovery,
     restoration: Restoration,
+    first_password: Option<PasswordHash>,
 }
 
 impl Node {
@@ -165,6 +169,7 @@ impl Node {
         options: &NodeOptions,
     ) -> Result<Self, StartError> {
         let clock = Clock::start();
+        let hashing = begin_to_hash(&*disk, options);
         let mut log_options = LogOptions { sync: !options.unsafe_no_sync, ..LogOptions::default() };
         if let Some(bytes) = options.segment_bytes {
             log_options.segment_bytes = bytes;
@@ -191,20 +196,21 @@ impl Node {
         let log_too = Arc::clone(&log);
         let (broker, restoration) =
             Broker::new(broker_options, log_too, open_spill, restorer, hooks, clock.now());
+        let mut first_password = None;
         if let Some(user) = &options.administrator
             && broker.is_new()
         {
-            let first = Administration::First {
-                user: user.name.clone(),
-                password: user.password.0(),
-                vhost: user.vhost.clone(),
-            };
+            let hashed = hashing.and_then(|it| it.join().ok());
+            let password = hashed.unwrap_or_else(|| user.password.0());
+            first_password = Some(password.clone());
+            let (user, vhost) = (user.name.clone(), user.vhost.clone());
+            let first = Administration::First { user, password, vhost };
             broker.administer(first).map_err(failed)?;
             log.flush(true).map_err(failed)?;
         }
         let threads = Threads::start(&broker, &log, clock, &signals).map_err(failed)?;
         let threads = Mutex::new(threads);
-        Ok(Self { broker, log, clock, signals, threads, recovery, restoration })
+        Ok(Self { broker, log, clock, signals, threads, recovery, restoration, first_password })
     }
 
     /// The handle through which everything goes.
@@ -232,6 +238,11 @@ impl Node {
         &self.restoration
     }
 
+    /// What the password of the first user was hashed to, if this start has made that user.
+    pub fn first_password(&self) -> Option<&PasswordHash> {
+        self.first_password.as_ref()
+    }
+
     /// Resolves when the log has failed, with the reason: one line that names file, offset, error
     /// and the durable position. Nothing is confirmed any more, and the process is to end.
     pub async fn failed(&self) -> String {
@@ -247,7 +258,12 @@ impl Node {
         self.threads.lock().stop();
         self.broker.stop(self.now())?;
         self.log.flush(true)?;
-        self.log.close_in_order().map(drop)
+        self.log.close_in_order()?;
+        // The folder is closed: what follows only spares the next start some reading.
+        if let Err(error) = Checkpointer::new(Arc::clone(&self.log)).write_last() {
+            tracing::warn!(%error, "no checkpoint: the next start reads more of the log");
+        }
+        Ok(())
     }
 }
 
@@ -255,6 +271,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.threads.lock().stop();
     }
+}
+
+/// Hashes the first user's password beside the rest of the start, if the folder looks new.
+fn begin_to_hash(disk: &dyn Disk, options: &NodeOptions) -> Option<JoinHandle<PasswordHash>> {
+    let user = options.administrator.as_ref()?;
+    if !disk.list("").is_ok_and(|names| names.is_empty()) {
+        return None;
+    }
+    let password = user.password.clone();
+    thread::Builder::new().name("hash".to_owned()).spawn(move || (password.0)()).ok()
 }
 
 /// The segments that an operator may want to look at.

@@ -72,6 +72,33 @@ fn confirmed_messages_come_back_flagged_after_a_crash() {
 }
 
 #[test]
+fn start_after_a_stop_reads_no_complete_segment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = open(folder.path());
+    assert!(node.first_password().is_some());
+    let session = node.connect("/", "app").expect("connects");
+    wait(session.declare_queue("orders", true, Table::default())).expect("declared");
+    let body = vec![7; 16 * 1024];
+    let confirms: Vec<_> = (0..300).map(|_| session.publish("", "orders", &body)).collect();
+    for confirm in confirms {
+        wait(confirm).expect("confirmed");
+    }
+    drop(session);
+    node.close().expect("closes");
+    drop(node);
+    for is_first in [true, false] {
+        let node = open(folder.path());
+        assert_eq!(node.restoration().messages, 300);
+        let recovery = node.recovery();
+        assert_eq!(recovery.checkpoint, Some(recovery.end.segment()), "{recovery:?}");
+        assert_eq!(recovery.orderly, is_first);
+        assert!(node.first_password().is_none());
+        // What a crash leaves behind.
+        drop(node);
+    }
+}
+
+#[test]
 fn segments_go_when_their_messages_have_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = open(folder.path());

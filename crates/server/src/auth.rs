@@ -104,6 +104,11 @@ impl Authenticator {
         }
     }
 
+    /// This process has made the record from this password itself: that shows as much as a login.
+    pub fn remember(&self, user: &str, password: &[u8], record: &PasswordHash, now: Timestamp) {
+        self.cache.remember(self.cache.key(user, record, password), now);
+    }
+
     /// Checks whether this user may come from this address. A certificate needs nothing else.
     ///
     /// # Errors
@@ -157,6 +162,24 @@ mod tests {
         let result = authenticator.login(login("app", "old", HERE), Some(&new)).await;
         assert_eq!(result, Err(Denied::Wrong));
         assert_eq!(authenticator.login(login("app", "new", HERE), Some(&new)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_hashed_here_is_known_while_its_record_stands() {
+        let authenticator = authenticator();
+        // No password fits this one, so whoever is let in was known.
+        let record = PasswordHash::Argon2id("made here".into());
+        authenticator.remember("app", b"right", &record, Timestamp(1));
+        assert_eq!(authenticator.login(login("app", "right", THERE), Some(&record)).await, Ok(()));
+        for (user, password, record) in [
+            ("app", "wrong", Some(&record)),
+            ("other", "right", Some(&record)),
+            ("app", "right", Some(&PasswordHash::Argon2id("another".into()))),
+            ("app", "right", None),
+        ] {
+            let result = authenticator.login(login(user, password, THERE), record).await;
+            assert_eq!(result, Err(Denied::Wrong));
+        }
     }
 
     #[tokio::test]

@@ -93,12 +93,17 @@ impl Shared {
     ) -> Self {
         let mut with_certificate = session.clone();
         with_certificate.mechanisms.push(Mechanism::External);
+        let authenticator = Authenticator::new(config);
+        if let Some(record) = node.first_password() {
+            let password = config.default_pass.expose().as_bytes();
+            authenticator.remember(&config.default_user, password, record, node.now());
+        }
         Self {
             node,
             admission,
             tls,
             phase,
-            authenticator: Authenticator::new(config),
+            authenticator,
             tls_handshakes: Semaphore::new(TLS_HANDSHAKES_MAX),
             plain: Arc::new(session),
             with_certificate: Arc::new(with_certificate),

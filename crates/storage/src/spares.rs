@@ -234,7 +234,7 @@ impl Spares {
         };
         let to = filling.bytes.min(filling.filled.saturating_add(step));
         let whole = to == filling.bytes || matches!(pace, Pace::Awaited);
-        let done = self.fill_to(&mut filling, to).and_then(|()| {
+        let done = self.fill_to(&mut filling, to, whole).and_then(|()| {
             if !whole {
                 return Ok(());
             }
@@ -275,11 +275,14 @@ impl Spares {
     }
 
     /// Zeros are synced step by step: one sync of a whole segment would hold up those of the log.
-    fn fill_to(&self, filling: &mut Filling, to: u32) -> Result<(), Trouble> {
+    /// Those of the last step are synced with the header.
+    fn fill_to(&self, filling: &mut Filling, to: u32, is_last: bool) -> Result<(), Trouble> {
         if self.sync && filling.filled < to {
             let Filling { name, file, filled, .. } = filling;
             fill(&**file, *filled, to).map_err(reserving("fill", name))?;
-            file.sync_data().map_err(failed("sync", name))?;
+            if !is_last {
+                file.sync_data().map_err(failed("sync", name))?;
+            }
         }
         filling.filled = to;
         Ok(())

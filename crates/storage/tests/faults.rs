@@ -460,8 +460,8 @@ fn real_files_are_private_and_named_by_number() {
 fn enospc_from_the_sync_of_a_preparation_is_a_failed_sync() {
     let disk = MemoryDisk::new();
     let (log, _) = open(&disk).unwrap();
-    // Create, reserve, fill, then the sync.
-    let at = disk.operations() + 3;
+    // Create, reserve, fill, write the header, then the sync of both.
+    let at = disk.operations() + 4;
     disk.fail(Fault { at, kind: FaultKind::Enospc, forever: false });
     let error = log.prepare().unwrap_err();
     assert!(error.to_string().starts_with("cannot sync "), "{error}");

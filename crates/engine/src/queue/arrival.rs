@@ -14,28 +14,32 @@ use std::sync::Arc;
 const DETACHED_BYTES_MAX: u64 = 4096;
 
 impl Queue {
-    /// Puts back a message that the log holds; its body is read when it is wanted. Recovery calls
-    /// this in the order of the queue, before any command, and then lets the queue have a
+    /// Puts back messages that the log holds; their bodies are read when they are wanted. Recovery
+    /// calls this in the order of the queue, before any command, and then lets the queue have a
     /// `Command::Tick`. Entries are numbered from 1 on.
-    pub fn restore(&mut self, restored: Restored, _now: Timestamp) {
-        let Restored { place, size, facts, arrived, .. } = restored;
-        let mut entry = Entry::new(self.next_entry(), place, size, arrived);
-        if restored.redelivered {
-            entry.set_redelivered();
-        }
-        if facts.ttl_ms.is_some() {
-            entry.set_has_ttl();
-        }
-        entry.set_fleeting();
+    pub fn restore(&mut self, restored: impl IntoIterator<Item = Restored>) {
         let is_counted = self.counts();
         let counted = |it| if is_counted { it } else { 0 };
-        self.put_ready(Item {
-            entry,
-            level: self.level(facts.priority),
-            ttl_ms: facts.ttl_ms,
-            acquired: counted(restored.acquired),
-            failed: counted(restored.failed),
+        restored.into_iter().for_each(|it| {
+            let mut entry = Entry::new(self.next_entry(), it.place, it.size, it.arrived);
+            if it.redelivered {
+                entry.set_redelivered();
+            }
+            if it.facts.ttl_ms.is_some() {
+                entry.set_has_ttl();
+            }
+            entry.set_fleeting();
+            self.ready.insert(Item {
+                entry,
+                level: self.level(it.facts.priority),
+                ttl_ms: it.facts.ttl_ms,
+                acquired: counted(it.acquired),
+                failed: counted(it.failed),
+            });
         });
+        for level in self.ready.occupied_levels() {
+            self.watch(level);
+        }
     }
 
     pub(super) fn next_entry(&mut self) -> EntryId {

@@ -545,7 +545,7 @@ fn restored_queue_goes_on_where_it_was() {
             acquired: u32::from(number == 1) * 3,
             failed: u32::from(number == 1),
         };
-        queue.restore(restored, now);
+        queue.restore([restored]);
     }
     let depth = Depth { ready: 3, ready_bytes: 3_000, ..Depth::default() };
     assert_eq!((queue.depth(), queue.resident_bytes()), (depth, 0));
@@ -582,7 +582,7 @@ fn messages_of_one_segment_are_found_among_many() {
         let origin = position;
         let restored =
             Restored { place, origin, size, facts, arrived, redelivered, acquired, failed };
-        queue.restore(restored, Timestamp(0));
+        queue.restore([restored]);
     }
     assert_eq!(queue.depth().ready, 100_000);
     let mut found = Vec::new();
