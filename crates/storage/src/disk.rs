@@ -72,6 +72,15 @@ pub trait DiskFile: Send + Sync {
         Ok(done)
     }
 
+    /// Reads up to `bytes` bytes, fewer where the file ends, into a buffer that nobody has filled
+    /// with zeros before, where that is possible.
+    fn read_new(&self, bytes: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; bytes];
+        let count = self.read_at(&mut buffer, offset)?;
+        buffer.truncate(count);
+        Ok(buffer)
+    }
+
     /// Writes all of `bytes`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut done = 0;

@@ -70,9 +70,8 @@ pub(crate) fn from_file(
     salt: u32,
     at: Position,
 ) -> Result<OwnedRecord, ReadError> {
-    let mut bytes = vec![0; FIRST_READ];
-    let count = file.read_at(&mut bytes, u64::from(at.offset())).map_err(io_error(at))?;
-    bytes.truncate(count);
+    let mut bytes = file.read_new(FIRST_READ, u64::from(at.offset())).map_err(io_error(at))?;
+    let count = bytes.len();
     if whole(&bytes, salt, at)?.is_none() {
         let header = header_at(&bytes, salt, at)?;
         bytes.resize(header.size() as usize, 0);
@@ -130,10 +129,7 @@ fn read_span(
     let bytes = if span.len() == 1 {
         Bytes::new()
     } else {
-        let mut bytes = vec![0; length];
-        let count = file.read_at(&mut bytes, u64::from(first)).unwrap_or(0);
-        bytes.truncate(count);
-        Bytes::from(bytes)
+        Bytes::from(file.read_new(length, u64::from(first)).unwrap_or_default())
     };
     for (at, place) in span {
         let from = (at.offset() - first) as usize;

@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 
 use super::{Disk, DiskFile, DiskLock, uninterrupted};
 
@@ -146,6 +148,20 @@ impl DiskFile for RealFile {
         self.0.read_at(buffer, offset)
     }
 
+    fn read_new(&self, bytes: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(bytes);
+        while buffer.len() < bytes {
+            let at = offset + buffer.len() as u64;
+            match rustix::io::pread(&self.0, spare_capacity(&mut buffer), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        buffer.truncate(bytes);
+        Ok(buffer)
+    }
+
     fn write_once(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.0.write_at(bytes, offset)
     }
@@ -157,7 +173,7 @@ impl DiskFile for RealFile {
     fn allocate_once(&self, bytes: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
             // The zeros that are written afterwards reserve the blocks as well.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             other => other.map_err(io::Error::from),
         }
     }
@@ -168,5 +184,21 @@ impl DiskFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed).map_err(io::Error::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_anew_ends_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(folder.path()).unwrap();
+        let file = disk.create("a").unwrap();
+        file.write_at(b"0123456789", 0).unwrap();
+        for (bytes, offset, expected) in [(4, 3, "3456"), (99, 7, "789"), (5, 10, ""), (0, 0, "")] {
+            assert_eq!(file.read_new(bytes, offset).unwrap(), expected.as_bytes());
+        }
     }
 }
