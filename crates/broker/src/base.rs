@@ -24,7 +24,12 @@ impl<'a> Sorted<'a> {
         Self { positions, next: 0 }
     }
 
+    #[inline]
     pub(crate) fn has(&mut self, position: LogPosition) -> bool {
+        !self.positions.is_empty() && self.finds(position)
+    }
+
+    fn finds(&mut self, position: LogPosition) -> bool {
         let is_less = |it: &LogPosition| *it < position;
         if !self.positions[..self.next].last().is_none_or(is_less) {
             self.next = 0;
@@ -129,17 +134,43 @@ impl Base {
         self.copied.contains(&queue)
     }
 
+    fn runs(&self, queue: QueueId) -> impl Iterator<Item = Run<'_>> {
+        let places = self.runs.get(&queue).map_or(&[][..], Vec::as_slice);
+        places.iter().filter_map(|(part, at)| {
+            let octets = self.parts.get(*part as usize)?.get(*at as usize..)?;
+            Run::read(octets).ok().map(|(run, _)| run)
+        })
+    }
+
     /// The messages of the queue that are still there, in log order.
     pub(crate) fn messages(
         &self,
         queue: QueueId,
     ) -> impl Iterator<Item = Result<Kept, RecordError>> {
-        let places = self.runs.get(&queue).map_or(&[][..], Vec::as_slice);
-        let runs = places.iter().filter_map(|(part, at)| {
-            let octets = self.parts.get(*part as usize)?.get(*at as usize..)?;
-            Run::read(octets).ok().map(|(run, _)| run)
-        });
-        runs.flat_map(move |run| self.remaining(run))
+        self.runs(queue).flat_map(move |run| self.remaining(run))
+    }
+
+    /// The same for a start that everybody waits for.
+    pub(crate) fn for_each_message(
+        &self,
+        queue: QueueId,
+        mut visit: impl FnMut(Result<Kept, RecordError>),
+    ) {
+        let mut since = self.since(queue);
+        let is_deleted = since.is_deleted;
+        for run in self.runs(queue).filter(|_| !is_deleted) {
+            for message in run.messages() {
+                if let Some(it) = since.of(message) {
+                    visit(it);
+                }
+            }
+        }
+    }
+
+    fn since(&self, queue: QueueId) -> Since<'_> {
+        let gone = self.gone.get(&queue).map_or(&[][..], Vec::as_slice);
+        let is_deleted = self.deleted.contains(&queue);
+        Since { base: self, queue, is_deleted, gone: Sorted::new(gone), there: None }
     }
 
     /// Is all of the run as it was written? No is a safe answer.
@@ -157,40 +188,50 @@ impl Base {
         &'a self,
         run: Run<'a>,
     ) -> impl Iterator<Item = Result<Kept, RecordError>> + 'a {
-        let queue = run.queue;
-        let mut gone = Sorted::new(self.gone.get(&queue).map_or(&[][..], Vec::as_slice));
-        let mut there = None;
-        let is_deleted = self.deleted.contains(&queue);
-        let run = (!is_deleted).then_some(run);
-        run.into_iter().flat_map(Run::messages).filter_map(move |kept| {
-            let mut kept = match kept {
-                Ok(kept) => kept,
-                Err(error) => return Some(Err(error)),
-            };
-            let segment = kept.position.segment();
-            if there != Some(segment) {
-                if !self.exists.contains(&segment) {
-                    return None;
-                }
-                there = Some(segment);
-            }
-            if gone.has(kept.position) {
-                return None;
-            }
-            if !self.counted.is_empty()
-                && let Some((acquired, failed)) = self.counted.get(&(queue, kept.position))
-            {
-                kept.acquired = kept.acquired.max(*acquired);
-                kept.failed = kept.failed.max(*failed);
-            }
-            Some(Ok(kept))
-        })
+        let mut since = self.since(run.queue);
+        let run = (!since.is_deleted).then_some(run);
+        run.into_iter().flat_map(Run::messages).filter_map(move |it| since.of(it))
     }
 
     /// The queue has been put back; the parts stay until all have.
     pub(crate) fn forget(&mut self, queue: QueueId) {
         self.runs.remove(&queue);
         self.gone.remove(&queue);
+    }
+}
+
+/// What has changed about the messages of a queue.
+struct Since<'a> {
+    base: &'a Base,
+    queue: QueueId,
+    is_deleted: bool,
+    gone: Sorted<'a>,
+    /// A segment that is there.
+    there: Option<u32>,
+}
+
+impl Since<'_> {
+    /// The message with its newest counts, if it is still there.
+    #[inline]
+    fn of(&mut self, kept: Result<Kept, RecordError>) -> Option<Result<Kept, RecordError>> {
+        let Ok(mut kept) = kept else { return Some(kept) };
+        let segment = kept.position.segment();
+        if self.there != Some(segment) {
+            if !self.base.exists.contains(&segment) {
+                return None;
+            }
+            self.there = Some(segment);
+        }
+        if self.gone.has(kept.position) {
+            return None;
+        }
+        if !self.base.counted.is_empty()
+            && let Some((acquired, failed)) = self.base.counted.get(&(self.queue, kept.position))
+        {
+            kept.acquired = kept.acquired.max(*acquired);
+            kept.failed = kept.failed.max(*failed);
+        }
+        Some(Ok(kept))
     }
 }
 

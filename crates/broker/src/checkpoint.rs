@@ -94,6 +94,7 @@ impl Checkpointer {
     /// What is wrong with the checkpoint. The log is not concerned, and the checkpoint before
     /// counts.
     pub fn look(&mut self, is_hurried: &dyn Fn() -> bool) -> Result<Checkpointed, String> {
+        self.log.release_removed();
         let (size, unchecked) = self.log.unchecked();
         self.seen =
             if self.seen.0 == unchecked { (unchecked, self.seen.1 + 1) } else { (unchecked, 0) };

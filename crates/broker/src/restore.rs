@@ -566,13 +566,14 @@ impl RestoredQueues {
         // A queue numbers what is put back from 1 on.
         let mut entry = 0;
         let orderly = self.orderly || is_sown(Seeded::NotRedelivered);
-        let put_back = |it: Kept| {
+        let mut restoring = queue.restoring();
+        let mut put_back = |it: Kept| {
             entry += 1;
             if it.origin != it.position {
                 origins.insert(EntryId(entry), it.origin);
             }
             each(it.position);
-            Restored {
+            restoring.put(Restored {
                 place: Place::Log { position: it.position, end: it.end },
                 origin: it.origin,
                 size: it.size,
@@ -582,23 +583,25 @@ impl RestoredQueues {
                 redelivered: it.redelivered || !orderly || stopped.has(it.position),
                 acquired: it.acquired,
                 failed: it.failed,
-            }
+            });
         };
         let mut unreadable = Vec::new();
-        let readable = |it: Result<Kept, RecordError>| {
-            it.map_err(|error| unreadable.push((LogPosition(0), error.to_string()))).ok()
+        let mut read = |it: Result<Kept, RecordError>| match it {
+            Ok(kept) => put_back(kept),
+            Err(error) => unreadable.push((LogPosition(0), error.to_string())),
         };
-        let before = self.base.messages(id).filter_map(readable);
         let later_copies = later.rare.iter().any(|it| it.origin.is_some());
         let has_copies = self.base.has_copies(id) || later_copies;
         if has_copies {
             // A copy that reclaim made stands where the first one stood.
-            let mut all: Vec<Kept> = before.chain(later.messages()).collect();
-            all.sort_by_key(|it| it.origin);
-            queue.restore(all.into_iter().map(put_back));
+            let mut all: Vec<_> = self.base.messages(id).chain(later.messages().map(Ok)).collect();
+            all.sort_by_key(|it| it.as_ref().map_or(LogPosition(0), |it| it.origin));
+            all.into_iter().for_each(read);
         } else {
-            queue.restore(before.chain(later.messages()).map(put_back));
+            self.base.for_each_message(id, &mut read);
+            later.messages().map(Ok).for_each(read);
         }
+        restoring.finish();
         self.found.messages += entry;
         self.found.unreadable.append(&mut unreadable);
         self.base.forget(id);

@@ -93,7 +93,7 @@ fn encode(kept: &Kept, before: &mut Before, out: &mut Vec<u8>) {
     *before = now;
 }
 
-#[inline]
+#[inline(always)]
 fn decode(reader: &mut Reader<'_>, before: &mut Before) -> Result<Kept, RecordError> {
     let flags = reader.octet()?;
     let mut now = *before;
@@ -206,17 +206,30 @@ impl<'a> Run<'a> {
     }
 
     /// Its messages; one that cannot be read is the last.
-    pub(crate) fn messages(self) -> impl Iterator<Item = Result<Kept, RecordError>> {
-        let (mut reader, mut before) = (Reader(self.octets), Before::default());
-        let mut left = self.count;
-        std::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let kept = decode(&mut reader, &mut before);
-            if kept.is_err() {
-                left = 0;
-            }
-            Some(kept)
-        })
+    pub(crate) fn messages(self) -> Messages<'a> {
+        Messages { reader: Reader(self.octets), before: Before::default(), left: self.count }
+    }
+}
+
+/// The messages of a run.
+#[derive(Debug)]
+pub(crate) struct Messages<'a> {
+    reader: Reader<'a>,
+    before: Before,
+    left: u64,
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Kept, RecordError>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let kept = decode(&mut self.reader, &mut self.before);
+        if kept.is_err() {
+            self.left = 0;
+        }
+        Some(kept)
     }
 }
 

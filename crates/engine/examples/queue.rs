@@ -175,6 +175,7 @@ fn resident_kib() -> u64 {
 fn long() {
     let before = resident_kib();
     let mut queue = queue();
+    let mut restoring = queue.restoring();
     for number in 0..1_000_000 {
         let position = LogPosition(number * 1_100);
         let restored = Restored {
@@ -187,8 +188,9 @@ fn long() {
             acquired: 0,
             failed: 0,
         };
-        queue.restore([restored]);
+        restoring.put(restored);
     }
+    restoring.finish();
     let megabytes = (resident_kib() - before) as f64 * 1_024.0 / 1e6;
     let ready = queue.depth().ready;
     writeln!(stdout(), "{ready} waiting messages: {megabytes:.1} MB")

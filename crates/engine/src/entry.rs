@@ -44,6 +44,7 @@ pub(crate) struct Entry {
 const _: () = assert!(size_of::<Entry>() == 40);
 
 impl Entry {
+    #[inline]
     pub(crate) fn new(id: EntryId, place: Place, body_len: u64, arrived: Timestamp) -> Self {
         let mut entry = Self {
             id,
@@ -78,6 +79,7 @@ impl Entry {
         (self.packed & LOGGED != 0).then(|| self.logged_end())
     }
 
+    #[inline]
     pub(crate) fn set_place(&mut self, place: Place) {
         self.packed &= !(PLACES | SEGMENTS_MASK);
         match place {

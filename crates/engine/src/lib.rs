@@ -19,5 +19,5 @@ pub use command::{Command, Enqueue, Place, Restored, Subscriber};
 pub use dead_letter::{dead_letter, is_cycle, routing_keys};
 pub use effect::{DeathReason, Effect};
 pub use entry::MESSAGE_OVERHEAD_BYTES;
-pub use queue::{Depth, EntryState, Queue};
+pub use queue::{Depth, EntryState, Queue, Restoring};
 pub use record::Record;

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, ops::ControlFlow};
 use stdx::seeded::{Seeded, is_sown};
 
 /// Entries of a chunk at most; few under test, so that short lives have packed ones.
-const CHUNK_ENTRIES: usize = if cfg!(test) { 8 } else { 128 };
+pub(crate) const CHUNK_ENTRIES: usize = if cfg!(test) { 8 } else { 128 };
 /// Chunks at either end that are not packed, so that taking and bringing back does not pack and
 /// unpack the same one again and again.
 const OPEN_CHUNKS: usize = 2;
@@ -140,6 +140,20 @@ impl List {
         let room = room.unwrap_or_else(|| VecDeque::with_capacity(CHUNK_ENTRIES));
         let last = self.chunks.back_mut().expect("it was just added");
         last.content = Content::Open(room);
+    }
+
+    /// Adds entries of ascending ids behind all others, and leaves `entries` without them. A whole
+    /// chunk of them is taken as it is.
+    pub(crate) fn append(&mut self, entries: &mut VecDeque<Entry>, notes: &mut Notes) {
+        let last = self.chunks.back().and_then(Chunk::open);
+        let begins_chunk = last.is_none_or(|it| it.len() == CHUNK_ENTRIES);
+        if entries.len() < CHUNK_ENTRIES || !begins_chunk {
+            return entries.drain(..).for_each(|it| self.push_back(it, notes));
+        }
+        self.add_chunk(notes);
+        let last = self.chunks.back_mut().expect("it was just added");
+        entries.iter().for_each(|it| last.widen(it.segment()));
+        std::mem::swap(last.open_mut(), entries);
     }
 
     /// Packs a chunk if it lies far from both ends and few of its messages are in memory. Returns

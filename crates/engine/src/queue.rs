@@ -6,9 +6,12 @@
 
 mod arrival;
 mod delivery;
+mod restoring;
 mod settlement;
 mod subscription;
 mod time;
+
+pub use restoring::Restoring;
 
 use crate::{
     command::{Command, Place},
@@ -236,6 +239,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn level(&self, priority: Option<u8>) -> u8 {
         const QUORUM_ABSENT: u8 = 4;
         const QUORUM_MAX: u8 = 31;

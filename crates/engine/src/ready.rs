@@ -6,7 +6,7 @@ use crate::{
     list::List,
 };
 use model::{EntryId, Message, Timestamp, policy::Order};
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
 
 fn highest(levels: &[u64; 4]) -> Option<u8> {
     let word = (0..4).rev().find(|it| levels[*it] != 0)?;
@@ -111,6 +111,27 @@ impl Ready {
             self.levels.resize_with(at + 1, List::default);
         }
         self.levels[at].insert(entry, &mut self.notes);
+    }
+
+    /// Notes something of a message that is about to come.
+    pub(crate) fn note_down(&mut self, id: EntryId, note: Note) {
+        self.notes.insert(id, note);
+    }
+
+    /// Puts messages behind all others of a level, and leaves `entries` without them. They have
+    /// just been numbered, what there is to note of them has been noted, and none is in memory.
+    pub(crate) fn append(&mut self, level: u8, entries: &mut VecDeque<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let at = usize::from(level);
+        self.len += entries.len() as u64;
+        self.bytes += entries.iter().map(|it| u64::from(it.body_len)).sum::<u64>();
+        self.occupied[at / 64] |= 1 << (at % 64);
+        if self.levels.len() <= at {
+            self.levels.resize_with(at + 1, List::default);
+        }
+        self.levels[at].append(entries, &mut self.notes);
     }
 
     fn taken(&mut self, level: u8, entry: Entry) -> Item {

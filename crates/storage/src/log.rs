@@ -15,7 +15,7 @@ use crate::manifest::Manifests;
 use crate::options::{LogOptions, Space};
 use crate::position::{Kind, OwnedRecord, Position, Record, SegmentId};
 use crate::read;
-use crate::recover::{Recovered, Survey, copy_aside, recover, survey};
+use crate::recover::{Nameless, Recovered, Survey, copy_aside, recover, survey};
 use crate::recovery::{Quarantined, Recovery};
 use crate::segment::{FIRST, segment_name};
 use crate::spares::{Spares, Trouble};
@@ -60,6 +60,7 @@ pub struct Log {
     retiring: Mutex<Vec<Retiring>>,
     suspects: Mutex<Vec<Quarantined>>,
     checkpoint: Mutex<Known>,
+    nameless: Mutex<Nameless>,
     durable: AtomicU64,
     written: AtomicU64,
     end: AtomicU64,
@@ -177,6 +178,7 @@ impl Log {
             retiring: Mutex::new(retiring),
             suspects: Mutex::default(),
             checkpoint: Mutex::new(Known::new(&recovered.checkpoints)),
+            nameless: Mutex::new(recovered.nameless),
             durable: AtomicU64::new(end.0),
             written: AtomicU64::new(end.0),
             end: AtomicU64::new(end.0),
@@ -504,6 +506,12 @@ impl Log {
             self.wake_appenders();
         }
         result
+    }
+
+    /// Lets go of files that the start has removed: the system gives their blocks back now.
+    pub fn release_removed(&self) {
+        let nameless = std::mem::take(&mut *self.nameless.lock());
+        drop(nameless);
     }
 
     /// Would another call of [`Log::prepare`] find something to do? It may still be of no avail

@@ -1,10 +1,12 @@
 //! Opening a folder: find the end of the log by its records alone, set bad bytes aside, make the
 //! unproven tail durable. Nothing is deleted.
 
+use std::sync::Arc;
+
 use stdx::seeded::{Seeded, is_sown};
 
 use crate::checkpoint::{self, Checkpoints, Head};
-use crate::disk::{Disk, is_full};
+use crate::disk::{Disk, DiskFile, is_full};
 use crate::error::{Damage, OpenError};
 use crate::frame;
 use crate::inventory::{Found, Inventory, inventory, io_error, read_segment};
@@ -18,7 +20,6 @@ use crate::segment::{
 use crate::stream::{Streamed, blank_from, is_blank, stream};
 
 /// A folder after recovery, ready to be appended to.
-#[derive(Debug)]
 pub(crate) struct Recovered {
     /// All segments with records, the active one last.
     pub(crate) segments: Vec<Segment>,
@@ -33,6 +34,22 @@ pub(crate) struct Recovered {
     pub(crate) next: u32,
     pub(crate) report: Recovery,
     pub(crate) checkpoints: Checkpoints,
+    /// Files whose names have gone.
+    pub(crate) nameless: Nameless,
+}
+
+/// Files that have lost their names. Their blocks are free when the last handle has gone, which may
+/// take a hundred milliseconds, so that is not done while everybody waits for the start.
+pub(crate) type Nameless = Vec<Arc<dyn DiskFile>>;
+
+/// Where the disk has less than this, the blocks are needed at once.
+const NAMELESS_FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// Keeps the file that is about to lose its name.
+fn hold(disk: &dyn Disk, name: &str, nameless: &mut Nameless) {
+    if disk.free_bytes().is_ok_and(|free| NAMELESS_FREE_BYTES_MIN <= free) {
+        nameless.extend(disk.open(name));
+    }
 }
 
 /// What a folder holds, before its segments are read.
@@ -144,14 +161,14 @@ pub(crate) fn recover(
     report.end = segments
         .last()
         .map_or_else(Position::default, |segment: &Segment| Position::new(segment.id, segment.end));
-    clear_scratch(disk, &found)?;
+    let mut nameless = clear_scratch(disk, &found)?;
     set_aside(disk, &mut report, &mut segments)?;
     let mut active = tail.is_some_and(|(_, ended)| !ended.footer);
     if let Some((segment, ended)) = tail
         && !ended.footer
         && needs_rewriting(&report, scanner.proven, ended)
     {
-        let rewritten = rewrite(disk, &mut image, segment, ended, &mut ready)?;
+        let rewritten = rewrite(disk, &mut image, segment, ended, &mut ready, &mut nameless)?;
         active = rewritten.capacity > 0;
         segments.pop();
         segments.push(rewritten);
@@ -170,6 +187,7 @@ pub(crate) fn recover(
         next: highest.max(listed).max(checkpoints.before_max.0) + 1,
         report,
         checkpoints,
+        nameless,
     })
 }
 
@@ -355,14 +373,16 @@ fn report_absent(found: &Inventory, last: SegmentId, scanner: &mut Scanner<'_>) 
     scanner.recovery.missing.sort_unstable_by_key(|range| range.from);
 }
 
-fn clear_scratch(disk: &dyn Disk, found: &Inventory) -> Result<(), OpenError> {
+fn clear_scratch(disk: &dyn Disk, found: &Inventory) -> Result<Nameless, OpenError> {
+    let mut nameless = Nameless::new();
     for name in &found.scratch {
+        hold(disk, name, &mut nameless);
         disk.remove(name).map_err(io_error("remove", name))?;
     }
     if !found.scratch.is_empty() {
         disk.sync_dir("").map_err(io_error("sync", ""))?;
     }
-    Ok(())
+    Ok(nameless)
 }
 
 /// Copies bad bytes to `quarantine/`. Where that fails the segment is kept instead.
@@ -433,6 +453,7 @@ fn rewrite(
     segment: Segment,
     ended: Ended,
     ready: &mut Vec<Segment>,
+    nameless: &mut Nameless,
 ) -> Result<Segment, OpenError> {
     if image.is_empty() {
         load(disk, segment, image)?;
@@ -441,6 +462,7 @@ fn rewrite(
     let name = segment_name(segment.id);
     match copy(disk, image, segment, &scratch) {
         Ok(copied) => {
+            hold(disk, &name, nameless);
             disk.rename(&scratch, &name).map_err(io_error("rename", &scratch))?;
             disk.sync_dir("").map_err(io_error("sync", ""))?;
             return Ok(copied);

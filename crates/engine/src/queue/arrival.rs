@@ -2,7 +2,7 @@
 
 use super::Queue;
 use crate::{
-    command::{Enqueue, Place, Restored},
+    command::{Enqueue, Place},
     effect::{DeathReason, Effect},
     entry::{Entry, Item},
 };
@@ -14,34 +14,7 @@ use std::sync::Arc;
 const DETACHED_BYTES_MAX: u64 = 4096;
 
 impl Queue {
-    /// Puts back messages that the log holds; their bodies are read when they are wanted. Recovery
-    /// calls this in the order of the queue, before any command, and then lets the queue have a
-    /// `Command::Tick`. Entries are numbered from 1 on.
-    pub fn restore(&mut self, restored: impl IntoIterator<Item = Restored>) {
-        let is_counted = self.counts();
-        let counted = |it| if is_counted { it } else { 0 };
-        restored.into_iter().for_each(|it| {
-            let mut entry = Entry::new(self.next_entry(), it.place, it.size, it.arrived);
-            if it.redelivered {
-                entry.set_redelivered();
-            }
-            if it.facts.ttl_ms.is_some() {
-                entry.set_has_ttl();
-            }
-            entry.set_fleeting();
-            self.ready.insert(Item {
-                entry,
-                level: self.level(it.facts.priority),
-                ttl_ms: it.facts.ttl_ms,
-                acquired: counted(it.acquired),
-                failed: counted(it.failed),
-            });
-        });
-        for level in self.ready.occupied_levels() {
-            self.watch(level);
-        }
-    }
-
+    #[inline]
     pub(super) fn next_entry(&mut self) -> EntryId {
         self.last_entry.0 += 1;
         self.last_entry

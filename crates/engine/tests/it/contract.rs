@@ -532,6 +532,7 @@ fn restored_queue_goes_on_where_it_was() {
     quorum(&mut policy);
     let now = Timestamp(5_000);
     let mut queue = Queue::new(policy, now);
+    let mut restoring = queue.restoring();
     for (number, priority) in [(1, None), (2, Some(9)), (3, None)] {
         let position = LogPosition(number * 100);
         let ttl_ms = (number == 3).then_some(10_000);
@@ -545,8 +546,9 @@ fn restored_queue_goes_on_where_it_was() {
             acquired: u32::from(number == 1) * 3,
             failed: u32::from(number == 1),
         };
-        queue.restore([restored]);
+        restoring.put(restored);
     }
+    restoring.finish();
     let depth = Depth { ready: 3, ready_bytes: 3_000, ..Depth::default() };
     assert_eq!((queue.depth(), queue.resident_bytes()), (depth, 0));
     assert_eq!(queue.redelivered_positions(), [LogPosition(100)]);
@@ -573,6 +575,7 @@ fn restored_queue_goes_on_where_it_was() {
 #[test]
 fn messages_of_one_segment_are_found_among_many() {
     let mut queue = Queue::new(QueuePolicy::plain(QueueId(7), "q"), Timestamp(0));
+    let mut restoring = queue.restoring();
     for number in 0..100_000_u64 {
         let position = LogPosition(((number / 1_000) << 32) | (number % 1_000));
         let place = Place::Log { position, end: position };
@@ -582,8 +585,9 @@ fn messages_of_one_segment_are_found_among_many() {
         let origin = position;
         let restored =
             Restored { place, origin, size, facts, arrived, redelivered, acquired, failed };
-        queue.restore([restored]);
+        restoring.put(restored);
     }
+    restoring.finish();
     assert_eq!(queue.depth().ready, 100_000);
     let mut found = Vec::new();
     queue.entries_in(42, &mut found);
