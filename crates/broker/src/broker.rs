@@ -104,7 +104,7 @@ impl Broker {
         let shards: Vec<Shard> = shard_ids.map(Shard::new).collect();
         for declared in catalog.queues() {
             let mut state = shards[usize::from(declared.shard.0) % shards.len()].lock();
-            let mut queue = Queue::new((*declared.policy).clone(), now);
+            let mut queue = Queue::new(Arc::clone(&declared.policy), now);
             // In log order, so that one look at the count serves many.
             let (mut at, mut count) = (0, 0);
             let arrive = |position: LogPosition| {
@@ -116,7 +116,7 @@ impl Broker {
             };
             let origins = restored.fill(&mut queue, arrive);
             state.occupancy.arrive_again(at, count);
-            state.insert(queue, Arc::clone(&declared.policy), origins);
+            state.insert(queue, origins);
         }
         {
             let mut state = shards[0].lock();

@@ -14,8 +14,7 @@ use crate::{
 use engine::{Command, Effect, Enqueue, Place, Queue, record, record::kind};
 use foldhash::HashMap;
 use model::{
-    EntryId, LogPosition, Notice, QueueId, QueuePolicy, Refusal, ResourceKind, SessionId, ShardId,
-    Timestamp,
+    EntryId, LogPosition, Notice, QueueId, Refusal, ResourceKind, SessionId, ShardId, Timestamp,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
@@ -30,7 +29,6 @@ const REMOVED_POSITIONS_MAX: usize = 4_096;
 /// A queue and what its shard knows of it.
 pub(crate) struct Held {
     pub(crate) queue: Queue,
-    pub(crate) policy: Arc<QueuePolicy>,
     resident: u64,
     pace: Pace,
     wake_at: Option<Timestamp>,
@@ -71,7 +69,8 @@ impl Held {
 /// Everything that belongs to one shard.
 pub(crate) struct State {
     shard: ShardId,
-    pub(crate) queues: HashMap<QueueId, Held>,
+    /// Boxed: a table has up to twice the room that it needs, and grows beside its former self.
+    pub(crate) queues: HashMap<QueueId, Box<Held>>,
     outbox: Outbox,
     timers: BTreeSet<(Timestamp, QueueId)>,
     /// Queues in which a session has, or had, something.
@@ -119,22 +118,10 @@ impl State {
     }
 
     /// Takes in a queue, new or restored, and where its copied messages first lay.
-    pub(crate) fn insert(
-        &mut self,
-        queue: Queue,
-        policy: Arc<QueuePolicy>,
-        origins: BTreeMap<EntryId, LogPosition>,
-    ) {
-        let held = Held {
-            queue,
-            policy,
-            resident: 0,
-            pace: Pace::new(),
-            wake_at: None,
-            dead_loading: 0,
-            origins,
-        };
-        self.queues.insert(held.policy.queue, held);
+    pub(crate) fn insert(&mut self, queue: Queue, origins: BTreeMap<EntryId, LogPosition>) {
+        let held =
+            Held { queue, resident: 0, pace: Pace::new(), wake_at: None, dead_loading: 0, origins };
+        self.queues.insert(held.queue.policy().queue, Box::new(held));
     }
 
     /// When the next timer of a queue is due.
@@ -189,9 +176,9 @@ impl State {
                 }
             }
             ShardCommand::Create(policy) => {
-                let queue = Queue::new((*policy).clone(), now);
-                self.insert(queue, Arc::clone(&policy), BTreeMap::new());
-                self.apply(policy.queue, Command::Touch, shared, now, aftermath);
+                let id = policy.queue;
+                self.insert(Queue::new(policy, now), BTreeMap::new());
+                self.apply(id, Command::Touch, shared, now, aftermath);
             }
             ShardCommand::Look { queue, channel, name, after } => {
                 self.apply(queue, Command::Touch, shared, now, aftermath);
@@ -233,7 +220,7 @@ impl State {
             // The last one takes it, so that a message of one queue is counted once.
             let own = if at + 1 == queues.len() { message.take() } else { message.clone() };
             let Some(message) = own else { continue };
-            let place = if held.policy.keeps(message.persistent) { kept } else { spilled };
+            let place = if held.queue.policy().keeps(message.persistent) { kept } else { spilled };
             match place {
                 Place::Log { position, .. } => self.occupancy.arrive(position),
                 Place::Spill { position } => {
@@ -330,7 +317,8 @@ impl State {
             match effect {
                 Effect::Notify { session, notice: notice @ Notice::Purged { .. }, .. } => {
                     // It is done when the log says so: the removals follow in this turn.
-                    let is_kept = self.queues.get(&queue).is_some_and(|it| it.policy.keeps(true));
+                    let is_kept =
+                        self.queues.get(&queue).is_some_and(|it| it.queue.policy().keeps(true));
                     let after = if is_kept { After::Turn } else { After::Position(None) };
                     self.tells.push((session, notice, after));
                 }
@@ -344,7 +332,7 @@ impl State {
                 Effect::Rejected => refused = true,
                 Effect::DeadLetter { message, place, reason, redelivered } => {
                     let Some(held) = self.queues.get(&queue) else { continue };
-                    let source = Arc::clone(&held.policy);
+                    let source = Arc::clone(held.queue.policy());
                     let dead = Dead { source, message, place, reason, redelivered };
                     self.dead_letter(dead, shared, now, aftermath);
                 }

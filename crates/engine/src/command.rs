@@ -119,7 +119,7 @@ pub enum Command {
         to: Place,
     },
     /// Its rules have changed.
-    Configure(Box<QueuePolicy>),
+    Configure(Arc<QueuePolicy>),
     /// The queue was looked at (a declaration of it): its expiry starts anew.
     Touch,
     /// Time has passed.

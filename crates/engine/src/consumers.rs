@@ -1,7 +1,7 @@
 //! Who gets the next message. Consumers that can take nothing are parked, so that a queue with
 //! thousands of busy consumers finds the one that is free at once.
 
-use crate::command::Subscriber;
+use crate::{command::Subscriber, seldom::Absent};
 use model::{ConsumerNumber, SessionId, limits, request::SharedCredit};
 use std::{
     cmp::Reverse,
@@ -70,10 +70,17 @@ pub(crate) struct Consumers {
     active: Option<u32>,
 }
 
+impl Absent for Consumers {
+    fn absent() -> &'static Self {
+        static NONE: Consumers = Consumers::new(false, false);
+        &NONE
+    }
+}
+
 impl Consumers {
     /// `single_active`: one is served at a time, the first to arrive; with `priority_takes_over`
     /// the first of the highest priority, as soon as its predecessor holds nothing.
-    pub(crate) fn new(single_active: bool, priority_takes_over: bool) -> Self {
+    pub(crate) const fn new(single_active: bool, priority_takes_over: bool) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),

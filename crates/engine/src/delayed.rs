@@ -1,18 +1,29 @@
 //! Messages that came back and rest for a while before they are ready again.
 
-use crate::{command::Place, entry::Item};
+use crate::{command::Place, entry::Item, seldom::Absent};
 use model::{EntryId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All resting messages of a queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Delayed {
     items: BTreeMap<EntryId, (Timestamp, Item)>,
     due: BTreeSet<(Timestamp, EntryId)>,
     resident: u64,
 }
 
+impl Absent for Delayed {
+    fn absent() -> &'static Self {
+        static NONE: Delayed = Delayed::new();
+        &NONE
+    }
+}
+
 impl Delayed {
+    pub(crate) const fn new() -> Self {
+        Self { items: BTreeMap::new(), due: BTreeSet::new(), resident: 0 }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.items.len() as u64
     }

@@ -6,6 +6,7 @@ pub mod record;
 pub mod command;
 pub mod effect;
 pub mod dead_letter;
+mod seldom;
 mod entry;
 mod packed;
 mod list;

@@ -20,6 +20,7 @@ use crate::{
     effect::{DeathReason, Effect},
     entry::{Entry, Item},
     ready::Ready,
+    seldom::Seldom,
     unsettled::Unsettled,
 };
 use delivery::Fetch;
@@ -27,7 +28,7 @@ use model::{
     ChannelId, EntryId, LogPosition, Notice, QueuePolicy, SessionId, Timestamp,
     policy::{DelayedRetry, Priorities},
 };
-use std::{collections::VecDeque, ops::ControlFlow};
+use std::{collections::VecDeque, ops::ControlFlow, sync::Arc};
 
 /// Never.
 const END_OF_TIME: Timestamp = Timestamp(u64::MAX);
@@ -59,11 +60,11 @@ pub struct EntryState {
 /// A queue of messages and the consumers it serves.
 #[derive(Debug)]
 pub struct Queue {
-    policy: QueuePolicy,
+    policy: Arc<QueuePolicy>,
     ready: Ready,
-    unsettled: Unsettled,
-    delayed: Delayed,
-    consumers: Consumers,
+    unsettled: Seldom<Unsettled>,
+    delayed: Seldom<Delayed>,
+    consumers: Seldom<Consumers>,
     /// Fetches that wait for a body from the disk, first come first served.
     fetches: VecDeque<Fetch>,
     last_entry: EntryId,
@@ -84,12 +85,13 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue.
-    pub fn new(policy: QueuePolicy, now: Timestamp) -> Self {
+    pub fn new(policy: impl Into<Arc<QueuePolicy>>, now: Timestamp) -> Self {
+        let policy = policy.into();
         Self {
             ready: Ready::new(policy.order),
-            unsettled: Unsettled::default(),
-            delayed: Delayed::default(),
-            consumers: Consumers::new(policy.single_active_consumer, policy.keeps_all),
+            unsettled: Seldom::NONE,
+            delayed: Seldom::NONE,
+            consumers: Seldom::NONE,
             fetches: VecDeque::new(),
             last_entry: EntryId(0),
             loading: Vec::new(),
@@ -133,7 +135,7 @@ impl Queue {
             Command::Purge { session, channel } => self.purge(session, channel, effects),
             Command::Loaded { messages } => self.loaded(messages, effects),
             Command::Moved { entry, from, to } => self.moved(entry, from, to),
-            Command::Configure(policy) => self.configure(*policy, now, effects),
+            Command::Configure(policy) => self.configure(policy, now, effects),
             Command::Touch => self.used = now,
             Command::Tick => self.wake_at = None,
             Command::EndSession { session } => self.end_session(session, now, effects),
@@ -144,7 +146,7 @@ impl Queue {
         self.wish_tick(effects);
     }
 
-    pub fn policy(&self) -> &QueuePolicy {
+    pub fn policy(&self) -> &Arc<QueuePolicy> {
         &self.policy
     }
 
@@ -220,6 +222,19 @@ impl Queue {
         }
     }
 
+    /// The consumers, to change them.
+    #[inline]
+    fn consumers_mut(&mut self) -> &mut Consumers {
+        let policy = &self.policy;
+        self.consumers.made(|| Consumers::new(policy.single_active_consumer, policy.keeps_all))
+    }
+
+    /// The unsettled messages, to change them.
+    #[inline]
+    fn unsettled_mut(&mut self) -> &mut Unsettled {
+        self.unsettled.made(Unsettled::new)
+    }
+
     #[inline]
     fn come_to_rest(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let is_resting = self.ready.len() == 0 && self.fetches.is_empty();
@@ -290,12 +305,12 @@ impl Queue {
             |it: EntryState| matches!(it.place, Place::Log { position, .. } if position == from);
         if known.is_some_and(is_there) {
             self.ready.relocate(id, to);
-            self.unsettled.relocate(id, to);
-            self.delayed.relocate(id, to);
+            self.unsettled.there().into_iter().for_each(|it| it.relocate(id, to));
+            self.delayed.there().into_iter().for_each(|it| it.relocate(id, to));
         }
     }
 
-    fn configure(&mut self, policy: QueuePolicy, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn configure(&mut self, policy: Arc<QueuePolicy>, now: Timestamp, effects: &mut Vec<Effect>) {
         self.policy = policy;
         // What is due may have changed: look at everything once.
         self.expiry_due = Timestamp(0);

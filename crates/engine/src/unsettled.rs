@@ -4,6 +4,7 @@
 use crate::{
     command::Place,
     entry::{Entry, Item},
+    seldom::Absent,
 };
 use model::{ConsumerNumber, EntryId, SessionId, Timestamp};
 use std::{
@@ -64,7 +65,7 @@ pub(crate) struct Returned {
 }
 
 /// All unsettled messages of a queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Unsettled {
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
@@ -79,7 +80,26 @@ fn index(number: usize) -> u32 {
     u32::try_from(number).expect("fewer than four billion deliveries are unsettled")
 }
 
+impl Absent for Unsettled {
+    fn absent() -> &'static Self {
+        static NONE: Unsettled = Unsettled::new();
+        &NONE
+    }
+}
+
 impl Unsettled {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            by_id: HashMap::with_hasher(BuildHasherDefault::new()),
+            holders: Vec::new(),
+            free_holders: Vec::new(),
+            by_holder: BTreeMap::new(),
+            resident: 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.by_id.len() as u64
     }
@@ -234,7 +254,7 @@ mod tests {
 
     #[test]
     fn chain_of_a_holder_survives_removals_anywhere() {
-        let mut unsettled = Unsettled::default();
+        let mut unsettled = Unsettled::new();
         let session = SessionId(1);
         let holder = unsettled.holder(session, Some(ConsumerNumber(4)));
         unsettled.set_consumer(holder, Some(9));
@@ -254,7 +274,7 @@ mod tests {
 
     #[test]
     fn holder_goes_with_its_consumer_and_its_last_delivery() {
-        let mut unsettled = Unsettled::default();
+        let mut unsettled = Unsettled::new();
         let session = SessionId(1);
         for round in 0..1_000 {
             let holder = unsettled.holder(session, Some(ConsumerNumber(round)));

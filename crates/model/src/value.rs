@@ -165,7 +165,11 @@ impl Table {
     pub fn set(&mut self, key: &str, value: Value) {
         match self.0.iter_mut().find(|(it, _)| it.as_str() == key) {
             Some((_, old)) => *old = value,
-            None => self.0.push((Name::new(key), value)),
+            None => {
+                // Tables of arguments live long, and seldom grow again.
+                self.0.reserve_exact(1);
+                self.0.push((Name::new(key), value));
+            }
         }
     }
 

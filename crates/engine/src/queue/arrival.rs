@@ -35,7 +35,7 @@ impl Queue {
     ) {
         let level = self.level(message.priority);
         let slot = match self.fetches.is_empty() && self.ready.would_be_next(level) {
-            true => self.consumers.take(),
+            true => self.consumers.there().and_then(|it| it.take()),
             false => None,
         };
         if let Some(slot) = slot

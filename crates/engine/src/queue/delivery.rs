@@ -49,7 +49,7 @@ impl Queue {
             let is_fetched = !self.fetches.is_empty();
             let Some(next) = self.ready.next() else { break };
             let is_here = next.message.is_some();
-            if !is_fetched && self.consumers.next().is_none() {
+            if !is_fetched && self.consumers.there().and_then(|it| it.next()).is_none() {
                 break;
             }
             if !is_here {
@@ -58,7 +58,7 @@ impl Queue {
             }
             if let Some(fetch) = self.fetches.pop_front() {
                 self.answer(fetch, now, effects);
-            } else if let Some(slot) = self.consumers.take()
+            } else if let Some(slot) = self.consumers.there().and_then(|it| it.take())
                 && let Some(item) = self.take_next()
             {
                 self.hand_over(slot, item, now, effects);
@@ -90,8 +90,9 @@ impl Queue {
         if automatic {
             return Self::forget(item.entry.place(), effects);
         }
-        let holder = self.unsettled.holder(session, None);
-        self.unsettled.insert(holder, item, now);
+        let unsettled = self.unsettled_mut();
+        let holder = unsettled.holder(session, None);
+        unsettled.insert(holder, item, now);
     }
 
     /// Delivers a message to the consumer in this slot.
@@ -108,7 +109,7 @@ impl Queue {
         let timeout_ms = self.timeout_ms(consumer);
         let after = self.after(item.entry.place());
         let (delivery, item) = self.dispatch(number, automatic, item);
-        self.consumers.on_delivery(slot, delivery.message.size() + DELIVERY_BYTES);
+        self.consumers_mut().on_delivery(slot, delivery.message.size() + DELIVERY_BYTES);
         effects.push(Effect::Notify { session, notice: Notice::Delivery(delivery), after });
         if automatic {
             return Self::forget(item.entry.place(), effects);
@@ -116,7 +117,7 @@ impl Queue {
         if let Some(timeout_ms) = timeout_ms {
             self.overdue_due = self.overdue_due.min(now.plus_ms(timeout_ms));
         }
-        self.unsettled.insert(holder, item, now);
+        self.unsettled_mut().insert(holder, item, now);
     }
 
     /// Delivers a message that has just come to a consumer that settles nothing.
@@ -130,7 +131,7 @@ impl Queue {
     ) {
         let consumer = self.consumers.get(slot);
         let (session, number) = (consumer.session, consumer.number);
-        self.consumers.on_delivery(slot, message.size() + DELIVERY_BYTES);
+        self.consumers_mut().on_delivery(slot, message.size() + DELIVERY_BYTES);
         let delivery = Delivery {
             consumer: number,
             queue: self.policy.queue,

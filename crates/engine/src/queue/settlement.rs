@@ -2,6 +2,7 @@
 
 use super::Queue;
 use crate::{
+    delayed::Delayed,
     effect::{DeathReason, Effect},
     entry::Item,
     unsettled::Returned,
@@ -20,11 +21,10 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) {
         for id in entries {
-            let Some(Returned { item, consumer }) = self.unsettled.remove(*id, session) else {
-                continue;
-            };
+            let returned = self.unsettled.there().and_then(|it| it.remove(*id, session));
+            let Some(Returned { item, consumer }) = returned else { continue };
             if let Some(slot) = consumer {
-                self.consumers.on_settled(slot);
+                self.consumers_mut().on_settled(slot);
             }
             match outcome {
                 Outcome::Accept => Self::forget(item.entry.place(), effects),
@@ -57,7 +57,9 @@ impl Queue {
         }
         match self.rest_ms(&item, failed) {
             0 => self.put_ready(item),
-            rest_ms => self.delayed.insert(item, now.plus_ms(rest_ms)),
+            rest_ms => {
+                self.delayed.made(Delayed::new).insert(item, now.plus_ms(rest_ms));
+            }
         }
     }
 

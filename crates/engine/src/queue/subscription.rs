@@ -21,10 +21,11 @@ impl Queue {
         effects.push(Effect::Notify { session, notice, after: None });
         if is_welcome {
             self.used = now;
-            let holder = self.unsettled.holder(session, Some(consumer));
+            let holder = self.unsettled_mut().holder(session, Some(consumer));
             // A number may be given again while its former consumer's deliveries are unsettled.
-            let slot = self.consumers.add(subscriber, holder, self.unsettled.count(holder));
-            self.unsettled.set_consumer(holder, Some(slot));
+            let unsettled = self.unsettled.count(holder);
+            let slot = self.consumers_mut().add(subscriber, holder, unsettled);
+            self.unsettled_mut().set_consumer(holder, Some(slot));
             if let Some(due) = self.overdue_at(self.consumers.get(slot)) {
                 self.overdue_due = self.overdue_due.min(due);
             }
@@ -64,8 +65,8 @@ impl Queue {
 
     /// Ends a consumer; what it holds stays with its session.
     fn remove_consumer(&mut self, slot: u32, now: Timestamp, effects: &mut Vec<Effect>) {
-        let consumer = self.consumers.remove(slot);
-        self.unsettled.set_consumer(consumer.holder, None);
+        let consumer = self.consumers_mut().remove(slot);
+        self.unsettled_mut().set_consumer(consumer.holder, None);
         if self.consumers.len() == 0 {
             self.used = now;
             if self.policy.auto_delete {
@@ -101,8 +102,8 @@ impl Queue {
 
     pub(super) fn close(&mut self, effects: &mut Vec<Effect>) {
         for slot in self.consumers.slots() {
-            let consumer = self.consumers.remove(slot);
-            self.unsettled.set_consumer(consumer.holder, None);
+            let consumer = self.consumers_mut().remove(slot);
+            self.unsettled_mut().set_consumer(consumer.holder, None);
             let notice = Notice::Cancelled { consumer: consumer.number };
             effects.push(Effect::Notify { session: consumer.session, notice, after: None });
         }
@@ -120,7 +121,7 @@ impl Queue {
         change: impl FnOnce(&mut Consumers, u32),
     ) {
         if let Some(slot) = self.consumers.find(session, consumer) {
-            change(&mut self.consumers, slot);
+            change(self.consumers_mut(), slot);
         }
     }
 }

@@ -16,7 +16,7 @@ impl Queue {
     }
 
     pub(super) fn pass_time(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        while let Some(item) = self.delayed.pop_due(now) {
+        while let Some(item) = self.delayed.there().and_then(|it| it.pop_due(now)) {
             self.put_ready(item);
         }
         self.cancel_overdue(now, effects);

@@ -185,8 +185,8 @@ impl Case {
     }
 
     pub(crate) fn configure(&mut self, change: impl FnOnce(&mut QueuePolicy)) -> String {
-        let mut policy = self.queue.policy().clone();
+        let mut policy = (**self.queue.policy()).clone();
         change(&mut policy);
-        self.apply(Command::Configure(Box::new(policy)))
+        self.apply(Command::Configure(policy.into()))
     }
 }

@@ -465,7 +465,7 @@ impl Life {
             92..94 => Command::Tick,
             94 => Command::Purge { session, channel: CHANNEL },
             95 => Command::EndSession { session },
-            96 => Command::Configure(Box::new(changeable(draw, self.queue.policy().clone()))),
+            96 => Command::Configure(changeable(draw, (**self.queue.policy()).clone()).into()),
             _ => return self.check_entries(),
         };
         self.apply(command)
