@@ -162,7 +162,9 @@ impl Queue {
 
     /// Octets of the messages that this queue holds in memory, waiting or unsettled.
     pub fn resident_bytes(&self) -> u64 {
-        self.ready.resident() + self.unsettled.resident() + self.delayed.resident()
+        let unsettled = self.unsettled.look().map_or(0, Unsettled::resident);
+        let delayed = self.delayed.look().map_or(0, Delayed::resident);
+        self.ready.resident() + unsettled + delayed
     }
 
     /// Octets of the messages that wait in memory.

@@ -16,6 +16,12 @@ pub(crate) struct Seldom<T>(Option<Box<T>>);
 impl<T> Seldom<T> {
     pub(crate) const NONE: Self = Self(None);
 
+    /// The part, if it is there.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+
     /// The part, to change it; only what is there can change.
     #[inline]
     pub(crate) fn there(&mut self) -> Option<&mut T> {

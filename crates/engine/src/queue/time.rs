@@ -4,6 +4,7 @@
 use super::{END_OF_TIME, Queue};
 use crate::{
     consumers::Consumer,
+    delayed::Delayed,
     effect::{DeathReason, Effect},
 };
 use model::Timestamp;
@@ -11,7 +12,7 @@ use model::Timestamp;
 impl Queue {
     /// Nothing happens before this time, but for the lease.
     pub(super) fn next_due(&self) -> Timestamp {
-        let rested = self.delayed.next_due().unwrap_or(END_OF_TIME);
+        let rested = self.delayed.look().and_then(Delayed::next_due).unwrap_or(END_OF_TIME);
         self.expiry_due.min(self.overdue_due).min(rested)
     }
 
@@ -86,9 +87,9 @@ impl Queue {
     }
 
     fn lease_end(&self) -> Option<Timestamp> {
+        let expires_ms = self.policy.expires_ms?;
         let is_unused = self.consumers.len() == 0 && !self.is_lease_over;
-        let expires_ms = self.policy.expires_ms.filter(|_| is_unused)?;
-        Some(self.used.plus_ms(expires_ms))
+        is_unused.then(|| self.used.plus_ms(expires_ms))
     }
 
     pub(super) fn end_lease(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
