@@ -2,6 +2,7 @@
 //! through these two traits, so crash tests and the simulator replace the smallest thing possible.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use stdx::seeded::{Seeded, is_sown};
@@ -55,8 +56,9 @@ pub trait DiskFile: Send + Sync {
     fn allocate_once(&self, bytes: u64) -> io::Result<()>;
     /// Length in bytes.
     fn bytes(&self) -> io::Result<u64>;
-    /// Forgets cached pages that are clean, so the next read asks the device.
-    fn drop_cache(&self) -> io::Result<()>;
+    /// Forgets cached pages that are clean, so the next read asks the device: those of the first
+    /// `bytes` bytes, or all.
+    fn drop_cache(&self, bytes: Option<NonZeroU64>) -> io::Result<()>;
 
     /// Reads until `buffer` is full or the file ends; returns how much was read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -119,7 +119,7 @@ pub(crate) fn read_segment(
     const STEP: usize = 1 << 20;
     let file = disk.open(&segment_name(found.id))?;
     if fresh {
-        file.drop_cache()?;
+        file.drop_cache(None)?;
     }
     let length = file.bytes()?.min(u64::from(u32::MAX)) as usize;
     image.resize(length, 0);

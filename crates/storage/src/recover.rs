@@ -1,6 +1,7 @@
 //! Opening a folder: find the end of the log by its records alone, set bad bytes aside, make the
 //! unproven tail durable. Nothing is deleted.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use stdx::seeded::{Seeded, is_sown};
@@ -325,7 +326,8 @@ fn scan_good(
     if is_last {
         // Zeros that were never written over may come from the page cache, records may not.
         blank = blank_from(&*opened, file.file_bytes);
-        opened.drop_cache().map_err(io_error("read", &name))?;
+        // The next start looks for them again.
+        opened.drop_cache(blank.and_then(NonZeroU64::new)).map_err(io_error("read", &name))?;
     }
     let (at, footer) = match stream(&*opened, file.id, salt, scanner) {
         Streamed::Whole(ended) => (ended.end, true),

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -557,7 +558,7 @@ impl DiskFile for MemoryFile {
         Ok(self.disk.0.lock().inodes.get(&self.inode).expect(HELD).current.len() as u64)
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
+    fn drop_cache(&self, _bytes: Option<NonZeroU64>) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         let inode = state.inodes.get_mut(&self.inode).expect(HELD);
         let mut content = inode.durable.clone();
@@ -603,7 +604,7 @@ mod tests {
         assert!(file.sync_data().is_err());
         file.sync_data().unwrap();
         assert_eq!(disk.content("a").unwrap(), b"x");
-        file.drop_cache().unwrap();
+        file.drop_cache(None).unwrap();
         assert_eq!(disk.content("a").unwrap(), b"");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -182,8 +183,8 @@ impl DiskFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed).map_err(io::Error::from)
+    fn drop_cache(&self, bytes: Option<NonZeroU64>) -> io::Result<()> {
+        rustix::fs::fadvise(&self.0, 0, bytes, Advice::DontNeed).map_err(io::Error::from)
     }
 }
 
