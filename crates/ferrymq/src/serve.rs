@@ -1,6 +1,10 @@
 //! `ferrymq serve`.
 
-use crate::{allocator::give_back_when_idle, arguments::configuration, ending::Ending};
+use crate::{
+    allocator::{give_back_soon, give_back_when_idle},
+    arguments::configuration,
+    ending::Ending,
+};
 use clap::ArgMatches;
 use server::{RunError, exit};
 use std::io::{self, Write as _};
@@ -10,6 +14,7 @@ pub(crate) fn serve(matches: &ArgMatches) -> Ending {
         Ok(loaded) => loaded,
         Err(errors) => return Ending::failed(exit::CONFIGURATION, &errors),
     };
+    give_back_soon();
     give_back_when_idle();
     match server::run(&loaded) {
         Ok(()) => Ending::silent(),
