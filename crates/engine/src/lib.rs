@@ -15,6 +15,7 @@ mod unsettled;
 mod delayed;
 mod consumers;
 mod queue;
+pub mod job;
 
 pub use command::{Command, Enqueue, Place, Restored, Subscriber};
 pub use dead_letter::{dead_letter, is_cycle, routing_keys};

@@ -4,4 +4,5 @@ mod case;
 mod contract;
 mod corpus;
 mod reference;
+mod jobs;
 mod random;

@@ -1,0 +1,14 @@
+//! What turns a queue into one of jobs: which job is next, which may run at all, when a failed one
+//! is tried again. Pure as the rest of the engine: time and chance are arguments.
+
+mod backoff;
+mod limit;
+mod order;
+mod fair;
+mod select;
+
+pub use backoff::{Backoff, BackoffKind, Jitter};
+pub use fair::Weights;
+pub use limit::{Admission, Limits, Rate, Running};
+pub use order::{Aging, ReadyJob, Scheduling};
+pub use select::{Dispatch, Selection};
