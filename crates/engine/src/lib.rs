@@ -16,6 +16,7 @@ mod delayed;
 mod consumers;
 mod queue;
 pub mod job;
+pub mod advisor;
 
 pub use command::{Command, Enqueue, Place, Restored, Subscriber};
 pub use dead_letter::{dead_letter, is_cycle, routing_keys};
