@@ -1,8 +1,10 @@
 //! What queueing theory says of a queue: how long a message waits, how much more it could carry, how
 //! many workers it needs. Formulas only; the figures they take are measured elsewhere.
 
+mod capacity;
 mod erlang;
 mod staffing;
 
+pub use capacity::{Capacity, Certainty, Flight, Moments, Watch};
 pub use erlang::{Load, busy_probability};
 pub use staffing::{Target, attempts_per_job, drain_s, slots_for, start_in};

@@ -1,5 +1,6 @@
 //! The queue from outside: its contract case by case, and against a model of it.
 
+mod advisor;
 mod case;
 mod contract;
 mod corpus;
