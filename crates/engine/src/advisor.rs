@@ -1,5 +1,5 @@
-//! What queueing theory says of a queue: how long a message waits, how much more it could carry, how
-//! many workers it needs. Formulas only; the figures they take are measured elsewhere.
+//! What queueing theory says of a queue: how long a message waits, how much more it could carry,
+//! how many workers it needs. Formulas only; the figures they take are measured elsewhere.
 
 mod capacity;
 mod erlang;

@@ -1,7 +1,7 @@
-//! How fast a consumer could work, from what a broker sees of it: deliveries and settlements, never
+//! How fast a consumer could work, from what a broker sees of it: deliveries and settlements, not
 //! its handlers. A consumer with k handlers of rate μ and n deliveries in flight settles
-//! min(n, k) · μ per second; how long it had how many in flight, and how many it settled then, tells
-//! both apart.
+//! min(n, k) · μ per second; how long it had how many in flight, and how many it settled
+//! then, tells both apart.
 
 /// Levels that are told apart. More deliveries in flight than this count as so many.
 const LEVELS: usize = 64;

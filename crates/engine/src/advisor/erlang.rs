@@ -2,8 +2,8 @@
 //! and services the approximation of Allen and Cunneen (Allen, 1990), which errs towards longer
 //! waits.
 
-/// Chance that a job finds all of `slots` workers busy, at an offered load of `erlangs`. 1 where the
-/// load is not below the number of workers.
+/// Chance that a job finds all of `slots` workers busy, at an offered load of `erlangs`. 1 where
+/// the load is not below the number of workers.
 ///
 /// By the recursion of Erlang B, which cannot overflow whatever the numbers.
 pub fn busy_probability(slots: u64, erlangs: f64) -> f64 {

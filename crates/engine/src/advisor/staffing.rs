@@ -53,8 +53,8 @@ pub fn attempts_per_job(failing: f64, attempts: u32) -> f64 {
     (1.0 - failing.max(0.0).powi(attempts.min(i32::MAX as u32) as i32)) / (1.0 - failing.max(0.0))
 }
 
-/// Seconds until a job starts that has `ahead` others before it while all workers are busy, which end
-/// `completions` jobs per second: the mean, and what a share `quantile` of such jobs stays below.
+/// Seconds until a job starts that has `ahead` others before it while all workers are busy, which
+/// end `completions` jobs per second: the mean, and what a share `quantile` of such jobs stays below.
 /// Exact for exponential service: a sum of `ahead + 1` completions has Erlang's distribution.
 pub fn start_in(ahead: u64, completions: f64, quantile: f64) -> (f64, f64) {
     let stages = ahead as f64 + 1.0;
@@ -68,7 +68,7 @@ pub fn start_in(ahead: u64, completions: f64, quantile: f64) -> (f64, f64) {
     (mean, high / completions)
 }
 
-/// Chance that `ahead + 1` events of rate 1 take longer than `time`: at most `ahead` of them happened.
+/// Chance that `ahead + 1` events of rate 1 take longer than `time`: at most `ahead` did.
 fn later(ahead: u64, time: f64) -> f64 {
     // Above this many the normal distribution differs by less than anybody can see.
     const EXACT_MAX: u64 = 500;

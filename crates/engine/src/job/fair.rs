@@ -1,5 +1,5 @@
-//! Start-time fair queueing (Goyal, Vin and Cheng, 1996) on measured service: every key gets its share
-//! of the workers' time, whatever its jobs turn out to take.
+//! Start-time fair queueing (Goyal, Vin and Cheng, 1996) on measured service: every key gets its
+//! share of the workers' time, whatever its jobs turn out to take.
 
 use model::Name;
 use std::collections::HashMap;

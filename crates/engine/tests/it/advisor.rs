@@ -1,5 +1,5 @@
-//! The advisor against a simulation of what it watches: consumers with some handlers and a prefetch,
-//! served in turn.
+//! The advisor against a simulation of what it watches: consumers with some handlers and a
+//! prefetch, served in turn.
 
 use engine::advisor::{Capacity, Certainty, Flight, Load, Watch};
 use std::{
@@ -172,7 +172,7 @@ fn capacity_is_found_whatever_the_prefetch_hides() {
             let Case { utilisation, service, .. } = case;
             assert!(
                 (0.97..=1.03).contains(&ratio),
-                "{handlers} handlers, prefetch {prefetch}, {utilisation}, {service:?}: {ratio} {capacity:?}"
+                "{handlers} of {prefetch}, {utilisation}, {service:?}: {ratio} {capacity:?}"
             );
             assert_eq!(capacity.handlers, handlers as u64);
         }
