@@ -54,7 +54,8 @@ pub fn attempts_per_job(failing: f64, attempts: u32) -> f64 {
 }
 
 /// Seconds until a job starts that has `ahead` others before it while all workers are busy, which
-/// end `completions` jobs per second: the mean, and what a share `quantile` of such jobs stays below.
+/// end `completions` jobs per second: the mean, and what a share `quantile` of such jobs stays
+/// below.
 /// Exact for exponential service: a sum of `ahead + 1` completions has Erlang's distribution.
 pub fn start_in(ahead: u64, completions: f64, quantile: f64) -> (f64, f64) {
     let stages = ahead as f64 + 1.0;
