@@ -2,6 +2,7 @@
 //! is tried again. Pure as the rest of the engine: time and chance are arguments.
 
 mod backoff;
+mod state;
 mod limit;
 mod order;
 mod fair;
@@ -12,3 +13,4 @@ pub use fair::Weights;
 pub use limit::{Admission, Limits, Rate, Running};
 pub use order::{Aging, ReadyJob, Scheduling};
 pub use select::{Dispatch, Selection};
+pub use state::{Attempts, JobEvent, Life, NotNow, Promise, Setback, State};
