@@ -1,6 +1,8 @@
 //! The queue from outside: its contract case by case, and against a model of it.
 
+mod chance;
 mod advisor;
+mod waits;
 mod case;
 mod contract;
 mod corpus;
