@@ -3,6 +3,7 @@
 
 mod backoff;
 mod state;
+mod identity;
 mod limit;
 mod order;
 mod fair;
@@ -10,6 +11,7 @@ mod select;
 
 pub use backoff::{Backoff, BackoffKind, Jitter};
 pub use fair::Weights;
+pub use identity::{Admitted, Application, Identities, Lifetimes, Named, Origin};
 pub use limit::{Admission, Limits, Rate, Running};
 pub use order::{Aging, ReadyJob, Scheduling};
 pub use select::{Dispatch, Selection};
