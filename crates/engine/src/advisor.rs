@@ -6,9 +6,11 @@ mod erlang;
 mod staffing;
 mod arrivals;
 mod advice;
+mod what_if;
 
 pub use advice::{Advice, Confidence, Doubt, Measured, Predicted, Wish, advise};
 pub use arrivals::{Arrivals, Recent, WINDOWS_S};
 pub use capacity::{Capacity, Certainty, Flight, Moments, Watch};
 pub use erlang::{Load, busy_probability};
 pub use staffing::{Target, attempts_per_job, drain_s, slots_for, start_in};
+pub use what_if::wait_if_shortest_first;
