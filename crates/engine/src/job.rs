@@ -8,8 +8,10 @@ mod limit;
 mod order;
 mod fair;
 mod select;
+mod book;
 
 pub use backoff::{Backoff, BackoffKind, Jitter};
+pub use book::{Book, BookError, Fence, JobPolicy, Next, Started, Submission, Transition, Verdict};
 pub use fair::Weights;
 pub use identity::{Admitted, Application, Identities, Lifetimes, Named, Origin};
 pub use limit::{Admission, Limits, Rate, Running};

@@ -101,6 +101,13 @@ impl Selection {
         self.put(job, sequence);
     }
 
+    /// A ready job has changed; among equals it stands where it stood.
+    pub fn change(&mut self, job: ReadyJob) {
+        if let Some((_, Standing { sequence, .. })) = self.places.get(&job.id) {
+            self.put(job, *sequence);
+        }
+    }
+
     fn put(&mut self, job: ReadyJob, sequence: u64) {
         let key = job.key.clone();
         self.remove(job.id);

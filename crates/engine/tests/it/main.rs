@@ -3,6 +3,7 @@
 mod chance;
 mod advisor;
 mod waits;
+mod book;
 mod case;
 mod contract;
 mod corpus;
