@@ -1,8 +1,6 @@
 //! How often messages come, and how evenly: decayed over one, five and fifteen minutes. An arrival
 //! costs a few additions; the decay is applied once a second.
 
-use super::capacity::Moments;
-
 /// Seconds that a window reaches back: what is as old as this counts a third.
 pub const WINDOWS_S: [f64; 3] = [60.0, 300.0, 900.0];
 
@@ -112,32 +110,6 @@ impl Arrivals {
     }
 }
 
-/// Whole waits and services, where a queue knows them: mean, variation and count over a window that
-/// is started anew from time to time, with the one before it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Recent {
-    now: Moments,
-    before: Moments,
-}
-
-impl Recent {
-    pub fn add(&mut self, seconds: f64) {
-        self.now.add(seconds);
-    }
-
-    /// A window ends.
-    pub fn turn(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-    }
-
-    /// What was added in this window and the one before.
-    pub fn moments(&self) -> Moments {
-        let mut both = self.before;
-        both.merge(&self.now);
-        both
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,17 +167,5 @@ mod tests {
         assert_eq!(arrivals.rate(2), 0.0);
         assert_eq!(Arrivals::default().rate(0), 0.0);
         assert_eq!(Arrivals::default().scv(0), 1.0);
-    }
-
-    #[test]
-    fn a_window_is_remembered_until_the_next_has_ended() {
-        let mut recent = Recent::default();
-        recent.add(2.0);
-        recent.turn();
-        recent.add(4.0);
-        assert_eq!((recent.moments().count(), recent.moments().mean()), (2, 3.0));
-        recent.turn();
-        recent.turn();
-        assert_eq!(recent.moments().count(), 0);
     }
 }

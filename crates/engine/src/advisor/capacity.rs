@@ -3,6 +3,8 @@
 //! min(n, k) · μ per second; how long it had how many in flight, and how many it settled
 //! then, tells both apart.
 
+use super::moments::Moments;
+
 /// Levels that are told apart. More deliveries in flight than this count as so many.
 const LEVELS: usize = 64;
 /// Deliveries to an idle consumer that make its service time known.
@@ -14,53 +16,6 @@ const CONSTANT_SCV: f64 = 0.5;
 const DOUBT: f64 = 1.0;
 /// Share of the busy time with all handlers busy that shows how many they are.
 const SATURATED_SHARE: f64 = 0.1;
-
-/// Mean and variance of what was added (Welford, 1962).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Moments {
-    count: u64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    pub fn add(&mut self, value: f64) {
-        self.count += 1;
-        let away = value - self.mean;
-        self.mean += away / self.count as f64;
-        self.squares += away * (value - self.mean);
-    }
-
-    /// As if all that was added to `other` had been added here (Chan, Golub and LeVeque, 1979).
-    pub fn merge(&mut self, other: &Self) {
-        let count = self.count + other.count;
-        if count == 0 {
-            return;
-        }
-        let away = other.mean - self.mean;
-        let share = other.count as f64 / count as f64;
-        self.squares += other.squares + away * away * self.count as f64 * share;
-        self.mean += away * share;
-        self.count = count;
-    }
-
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// 0 where nothing was added.
-    pub fn mean(&self) -> f64 {
-        self.mean
-    }
-
-    /// Squared coefficient of variation: variance over the square of the mean.
-    pub fn scv(&self) -> f64 {
-        if self.count < 2 || self.mean == 0.0 {
-            return 0.0;
-        }
-        self.squares / (self.count - 1) as f64 / (self.mean * self.mean)
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
@@ -256,23 +211,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moments_are_the_same_in_one_part_and_in_two() {
-        let (mut whole, mut parts) = (Moments::default(), [Moments::default(); 2]);
-        for number in 0..100 {
-            let value = f64::from(number * number % 37);
-            whole.add(value);
-            parts[usize::from(number >= 30)].add(value);
-        }
-        let [mut first, second] = parts;
-        first.merge(&second);
-        assert_eq!(first.count(), 100);
-        assert!((first.mean() - whole.mean()).abs() < 1e-9);
-        assert!((first.scv() - whole.scv()).abs() < 1e-9);
-        first.merge(&Moments::default());
-        assert!((first.mean() - whole.mean()).abs() < 1e-9);
-    }
 
     #[test]
     fn one_delivery_at_a_time_is_one_handler() {

@@ -145,12 +145,8 @@ impl Running {
         if let Some(rate) = self.limits.rate {
             self.bucket.take(rate, now);
         }
-        if self.limits.key_concurrency.is_none() && self.limits.key_rate.is_none() {
-            // Counted all the same: a limit that comes later must know what runs.
-            self.keys.entry(key.clone()).or_default().running += 1;
-            return;
-        }
         self.forget_idle_keys(now);
+        // Without limits of keys as well: one that comes later must know what runs.
         let of_key = self.keys.entry(key.clone()).or_default();
         of_key.running += 1;
         if let Some(rate) = self.limits.key_rate {
