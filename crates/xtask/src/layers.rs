@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("amqp091", &["stdx", "model"]),
     ("broker", &["stdx", "model", "catalog", "engine", "storage"]),
     ("node", &["stdx", "model", "broker", "storage"]),
+    ("api", &["stdx", "model"]),
     ("server", &["stdx", "model", "broker", "node", "amqp091"]),
     ("bench", &["stdx", "model", "amqp091"]),
     ("ferrymq", &["server", "node", "bench"]),
