@@ -57,6 +57,7 @@ pub fn answer(request: &Request) -> Option<Notice> {
         | Request::Credit { .. }
         | Request::Prefetch { .. }
         | Request::Resume { .. }
+        | Request::Job(_)
         | Request::CloseReply { .. } => return None,
     })
 }

@@ -71,6 +71,8 @@ impl Session {
                 self.close(*refusal, sink.output);
                 Ok(())
             }
+            // Only who asks about jobs is told of them, and no AMQP client can.
+            Notice::Job(_) => Ok(()),
             Notice::Fetched { channel, .. }
             | Notice::Declared { channel, .. }
             | Notice::Deleted { channel, .. }

@@ -30,6 +30,7 @@ mod administration;
 mod consumer_arguments;
 mod gate;
 mod session;
+mod job_requests;
 mod requests;
 
 pub use administration::{Administration, AdministrationError};

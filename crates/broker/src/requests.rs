@@ -76,6 +76,7 @@ impl SessionHandle {
             Request::Barrier { channel } => {
                 self.join(channel, &Notice::Done { channel }, After::Position(None));
             }
+            Request::Job(it) => self.job_request(*it),
         }
     }
 
@@ -108,25 +109,6 @@ impl SessionHandle {
         if let Err(refusal) = carry_out(self) {
             self.refuse(channel, refusal, false);
         }
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        self.broker.shared().catalog.load_full()
-    }
-
-    fn who(&self) -> (Name, Name) {
-        (self.user.clone(), self.vhost.clone())
-    }
-
-    /// Runs a decision for this session on a snapshot.
-    fn decide<T>(
-        &self,
-        catalog: &Catalog,
-        decision: impl FnOnce(&Catalog, &Who<'_>) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let (user, vhost) = self.who();
-        let who = Who { user: &user, vhost: &vhost, session: self.session, client_id: None };
-        decision(catalog, &who)
     }
 
     /// Decides on the owner's catalog and carries the changes out before anybody else decides.

@@ -229,6 +229,25 @@ impl SessionHandle {
         }
     }
 
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.broker.shared().catalog.load_full()
+    }
+
+    fn who(&self) -> (Name, Name) {
+        (self.user.clone(), self.vhost.clone())
+    }
+
+    /// Runs a decision for this session on a snapshot.
+    pub(crate) fn decide<T>(
+        &self,
+        catalog: &Catalog,
+        decision: impl FnOnce(&Catalog, &Who<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let (user, vhost) = self.who();
+        let who = Who { user: &user, vhost: &vhost, session: self.session, client_id: None };
+        decision(catalog, &who)
+    }
+
     /// Admits one publish and prepares its commands.
     pub(crate) fn admit(&mut self, publish: Publish, now: Timestamp) -> Result<(), Refusal> {
         let Publish { channel, message, mandatory, confirm } = publish;

@@ -377,5 +377,6 @@ pub(crate) fn policy(identity: &Identity<'_>, arguments: &Table) -> QueuePolicy 
         },
         delayed_retry_ms_min: retry_ms_min,
         delayed_retry_ms_max: number("x-delayed-retry-max").unwrap_or(retry_ms_min),
+        jobs: None,
     }
 }

@@ -8,6 +8,7 @@ pub mod names;
 pub mod value;
 pub mod properties;
 pub mod message;
+pub mod job;
 pub mod policy;
 pub mod refusal;
 pub mod request;

@@ -2,6 +2,7 @@
 
 use crate::{
     ids::{ChannelId, ConsumerNumber, EntryId, QueueId, ShardId},
+    job::JobNotice,
     message::Message,
     names::Name,
     refusal::Refusal,
@@ -89,6 +90,7 @@ pub enum Notice {
         reason: &'static str,
     },
     Unblocked,
+    Job(Box<JobNotice>),
     /// The session is over, and why.
     Closed {
         refusal: Box<Refusal>,

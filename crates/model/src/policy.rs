@@ -3,8 +3,10 @@
 
 use crate::{
     ids::{QueueId, ShardId},
+    job::JobRules,
     names::Name,
 };
+use std::sync::Arc;
 
 /// What a queue does when a message is too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct QueuePolicy {
     pub delayed_retry: DelayedRetry,
     pub delayed_retry_ms_min: u64,
     pub delayed_retry_ms_max: u64,
+    /// It is a queue of jobs, with these rules.
+    pub jobs: Option<Arc<JobRules>>,
 }
 
 impl QueuePolicy {
@@ -120,6 +124,7 @@ impl QueuePolicy {
             delayed_retry: DelayedRetry::Disabled,
             delayed_retry_ms_min: 0,
             delayed_retry_ms_max: 0,
+            jobs: None,
         }
     }
 

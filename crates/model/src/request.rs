@@ -9,6 +9,7 @@
 
 use crate::{
     ids::{ChannelId, ConsumerNumber, EntryId, QueueId},
+    job::JobRequest,
     message::Message,
     names::Name,
     value::Table,
@@ -99,6 +100,8 @@ pub enum Request {
     Barrier {
         channel: ChannelId,
     },
+    /// → `Job` of the same number. Boxed: few sessions ask it.
+    Job(Box<JobRequest>),
 }
 
 /// One publish. → `Returned` when mandatory and unroutable, then, with `confirm`, exactly one of

@@ -6,6 +6,7 @@ use broker::{
 use model::{
     ChannelId, ConsumerNumber, Message, Name, Notice, Publish, Request, Subscribe, Table,
     Timestamp,
+    job::{JobAnswer, JobAsk, JobRequest},
     properties::Properties,
     request::{DeclareExchange, DeclareQueue, SharedCredit},
 };
@@ -152,6 +153,10 @@ fn text(notice: &Notice) -> String {
         Notice::Blocked { reason } => format!("blocked: {reason}"),
         Notice::Unblocked => "unblocked".to_owned(),
         Notice::Closed { refusal } => format!("closed: {refusal}"),
+        Notice::Job(it) => match &it.answer {
+            JobAnswer::Refused(refusal) => format!("{} refused: {refusal}", it.number),
+            other => format!("{} {other:?}", it.number),
+        },
     }
 }
 
@@ -203,4 +208,8 @@ pub(crate) fn subscribe(consumer: u32, queue: &str, shared: Option<SharedCredit>
         shared,
         arguments: Table::default(),
     })
+}
+
+pub(crate) fn job(number: u64, ask: JobAsk) -> Request {
+    Request::Job(Box::new(JobRequest { number, ask }))
 }

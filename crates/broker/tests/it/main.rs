@@ -2,6 +2,7 @@
 //! without a thread: the test is the log thread, the reader and the clock.
 
 mod host;
+mod jobs;
 mod pressure;
 mod requests;
 mod durability;

@@ -2,37 +2,21 @@
 //! changes a job comes through here and leaves a [`Transition`] behind.
 
 use super::{
-    backoff::Backoff,
-    fair::Weights,
-    identity::{Admitted, Application, Identities, Lifetimes, Named},
-    limit::{Limits, Running},
-    order::{ReadyJob, Scheduling},
+    identity::{Admitted, Application, Identities, Named},
+    limit::Running,
+    order::ReadyJob,
     select::{Dispatch, Selection},
-    state::{Attempts, JobEvent, Life, NotNow, Setback, State},
+    state::{Attempts, JobEvent, Life, NotNow, Setback},
 };
-use model::{EntryId, Name, Timestamp};
+use model::{
+    EntryId, Name, Timestamp,
+    job::{JobRules, State},
+};
 use std::collections::{BTreeSet, HashMap};
 
 /// Says which attempt a worker speaks for: an older one settles nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fence(pub u64);
-
-/// What a queue lays down for all its jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobPolicy {
-    pub scheduling: Scheduling,
-    pub weights: Weights,
-    pub limits: Limits,
-    /// The first attempt included, at least 1.
-    pub attempts: u32,
-    pub backoff: Backoff,
-    /// A worker without a connection of its own must speak up so often. Milliseconds.
-    pub lease_ms: u64,
-    /// What has succeeded is kept so long, and what has not. Milliseconds.
-    pub result_ttl_ms: u64,
-    pub failed_ttl_ms: u64,
-    pub lifetimes: Lifetimes,
-}
 
 /// A message that asks to be a job.
 #[derive(Clone, Debug)]
@@ -145,7 +129,7 @@ struct Job {
 /// All jobs of a queue.
 #[derive(Debug)]
 pub struct Book {
-    policy: JobPolicy,
+    policy: JobRules,
     jobs: HashMap<EntryId, Job>,
     identities: Identities,
     selection: Selection,
@@ -155,7 +139,7 @@ pub struct Book {
 }
 
 impl Book {
-    pub fn new(policy: JobPolicy) -> Self {
+    pub fn new(policy: JobRules) -> Self {
         Self {
             jobs: HashMap::new(),
             identities: Identities::default(),
@@ -169,7 +153,7 @@ impl Book {
 
     /// New rules, for the jobs that are there as well. Attempts and times that have been given out
     /// stay.
-    pub fn configure(&mut self, policy: JobPolicy) {
+    pub fn configure(&mut self, policy: JobRules) {
         self.selection.set_scheduling(policy.scheduling, policy.weights.clone());
         self.running.set_limits(policy.limits);
         self.selection.wake_all();

@@ -1,18 +1,12 @@
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996) on measured service: every key gets its
 //! share of the workers' time, whatever its jobs turn out to take.
 
-use model::Name;
+use model::{Name, job::Weights};
 use std::collections::HashMap;
 
-/// Shares of the keys in thousandths; a key that is not listed has 1,000.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Weights(pub HashMap<Name, u32>);
-
-impl Weights {
-    /// A weight of zero counts as the least there is: nothing is shut out by its share.
-    fn of(&self, key: &Name) -> i128 {
-        self.0.get(key).map_or(1_000, |it| i128::from((*it).max(1)))
-    }
+/// A weight of zero counts as the least there is: nothing is shut out by its share.
+fn weight(weights: &Weights, key: &Name) -> i128 {
+    weights.0.get(key).map_or(1_000, |it| i128::from((*it).max(1)))
 }
 
 /// Virtual time: service per weight.
@@ -46,7 +40,7 @@ impl Fair {
     }
 
     fn service(&self, key: &Name, service_us: i128) -> Tag {
-        service_us * PRECISION * 1_000 / self.weights.of(key)
+        service_us * PRECISION * 1_000 / weight(&self.weights, key)
     }
 
     /// The tag that orders `key` among the others.

@@ -1,7 +1,7 @@
 //! Which job an id names: whether a message is a new job, the same again, or a newer message of one
 //! that is there; and, once a job is forgotten, that it was there.
 
-use model::{EntryId, Name, Timestamp};
+use model::{EntryId, Name, Timestamp, job::Lifetimes};
 use std::collections::{BTreeSet, HashMap};
 
 /// Where the id of a message comes from.
@@ -49,17 +49,6 @@ pub enum Named {
     /// It was there.
     Forgotten,
     Unknown,
-}
-
-/// Times in milliseconds, by the policy of the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetimes {
-    /// An id counts as the same so long after its job was settled.
-    pub dedupe_ms: u64,
-    /// A forgotten id is remembered so long.
-    pub tombstone_ms: u64,
-    /// A pending job keeps others with its uniqueness away so long; `None`: until it is settled.
-    pub unique_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

@@ -1,35 +1,13 @@
 //! How many jobs may run at a time and how fast they may start, in all and for each key. Exact,
 //! because one owner counts every start, whatever door the worker came through.
 
-use model::{Name, Timestamp};
+use model::{
+    Name, Timestamp,
+    job::{Limits, Rate},
+};
 use std::collections::HashMap;
 
 const NANOSECONDS_PER_MS: u64 = 1_000_000;
-
-/// Starts per time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Between two starts, rounded up: never too many.
-    interval_ns: u64,
-    /// Starts at once after a rest: one second's worth and at least one.
-    burst: u64,
-}
-
-impl Rate {
-    /// `starts` in `period_ms` milliseconds. `None` where one of them is zero or a start would
-    /// take less than a nanosecond.
-    pub fn new(starts: u64, period_ms: u64) -> Option<Self> {
-        let period_ns = period_ms.checked_mul(NANOSECONDS_PER_MS).filter(|it| 0 < *it)?;
-        if starts == 0 || period_ns < starts {
-            return None;
-        }
-        let burst = u128::from(starts) * 1_000 / u128::from(period_ms);
-        Some(Self {
-            interval_ns: period_ns.div_ceil(starts),
-            burst: u64::try_from(burst).unwrap_or(u64::MAX).max(1),
-        })
-    }
-}
 
 /// A bucket of starts, kept as the time at which it will be full again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +18,7 @@ struct Bucket {
 impl Bucket {
     /// When one start may be taken out; not after `now` means at once.
     fn open_at(&self, rate: Rate) -> Timestamp {
-        let slack = u128::from(rate.interval_ns) * u128::from(rate.burst - 1);
+        let slack = u128::from(rate.interval_ns()) * u128::from(rate.burst() - 1);
         let at_ns = self.full_at_ns.saturating_sub(slack);
         let at_ms = at_ns.div_ceil(u128::from(NANOSECONDS_PER_MS));
         Timestamp(u64::try_from(at_ms).unwrap_or(u64::MAX))
@@ -48,24 +26,12 @@ impl Bucket {
 
     fn take(&mut self, rate: Rate, now: Timestamp) {
         let now_ns = u128::from(now.0) * u128::from(NANOSECONDS_PER_MS);
-        self.full_at_ns = self.full_at_ns.max(now_ns) + u128::from(rate.interval_ns);
+        self.full_at_ns = self.full_at_ns.max(now_ns) + u128::from(rate.interval_ns());
     }
 
     fn is_full(&self, now: Timestamp) -> bool {
         self.full_at_ns <= u128::from(now.0) * u128::from(NANOSECONDS_PER_MS)
     }
-}
-
-/// The limits of a queue; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Jobs that run at a time.
-    pub concurrency: Option<u64>,
-    /// Jobs of one key that run at a time.
-    pub key_concurrency: Option<u64>,
-    pub rate: Option<Rate>,
-    /// Starts of one key.
-    pub key_rate: Option<Rate>,
 }
 
 /// May a job start now?
@@ -279,6 +245,6 @@ mod tests {
         assert_eq!(Rate::new(0, 1_000), None);
         assert_eq!(Rate::new(1, 0), None);
         assert_eq!(Rate::new(1_000_001, 1), None);
-        assert_eq!(Rate::new(1, 3_600_000).map(|it| it.burst), Some(1));
+        assert_eq!(Rate::new(1, 3_600_000).map(|it| it.burst()), Some(1));
     }
 }

@@ -3,11 +3,14 @@
 //! something makes room for it.
 
 use super::{
-    fair::{Fair, Weights},
+    fair::Fair,
     limit::Admission,
-    order::{ReadyJob, Scheduling, Standing},
+    order::{ReadyJob, Standing, standing},
 };
-use model::{EntryId, Name, Timestamp};
+use model::{
+    EntryId, Name, Timestamp,
+    job::{Scheduling, Weights},
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Jobs of one key, in order.
@@ -111,7 +114,7 @@ impl Selection {
     fn put(&mut self, job: ReadyJob, sequence: u64) {
         let key = job.key.clone();
         self.remove(job.id);
-        let standing = self.scheduling.standing(&job, sequence);
+        let standing = standing(self.scheduling, &job, sequence);
         self.places.insert(job.id, (key.clone(), standing));
         let line = self.lines.entry(key.clone()).or_default();
         if line.jobs.is_empty() {

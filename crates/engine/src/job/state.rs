@@ -1,75 +1,10 @@
 //! The states of a job and what leads from one to another. A promise settles once; only a re-drive
 //! or a newer message under the same id opens it again, and both begin a new generation.
 
-use super::backoff::Backoff;
-use model::Timestamp;
-
-/// What is known of the outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Promise {
-    Pending,
-    Fulfilled,
-    Rejected,
-}
-
-/// Where a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// For jobs that it comes after.
-    Waiting,
-    /// For its time: a delay, or a rest before it is tried again.
-    Scheduled,
-    /// For a worker.
-    Ready,
-    /// Delivered or leased.
-    Running,
-    Succeeded,
-    /// Rejected for good, or out of attempts.
-    Failed,
-    /// By request, or because one that it comes after was rejected.
-    Cancelled,
-    /// It was not started in time.
-    Expired,
-}
-
-impl State {
-    pub const ALL: [Self; 8] = [
-        Self::Waiting,
-        Self::Scheduled,
-        Self::Ready,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
-
-    pub fn promise(self) -> Promise {
-        match self {
-            Self::Waiting | Self::Scheduled | Self::Ready | Self::Running => Promise::Pending,
-            Self::Succeeded => Promise::Fulfilled,
-            Self::Failed | Self::Cancelled | Self::Expired => Promise::Rejected,
-        }
-    }
-
-    pub fn is_settled(self) -> bool {
-        self.promise() != Promise::Pending
-    }
-
-    /// As the public interfaces spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Scheduled => "scheduled",
-            Self::Ready => "ready",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-}
+use model::{
+    Timestamp,
+    job::{Backoff, State},
+};
 
 /// Why an attempt ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,10 +223,10 @@ mod tests {
     const ATTEMPTS: Attempts = Attempts {
         max: 2,
         backoff: Backoff {
-            kind: super::super::BackoffKind::Fixed,
+            kind: model::job::BackoffKind::Fixed,
             base_ms: 500,
             max_ms: 500,
-            jitter: super::super::Jitter::None,
+            jitter: model::job::Jitter::None,
         },
     };
     const FAILED: JobEvent = JobEvent::SetBack(Setback::Failed { retry_after_ms: None });

@@ -1,16 +1,18 @@
 //! The book of jobs: cases of its contract, and what must hold whatever happens.
 
 use engine::job::{
-    Admitted, Application, Backoff, BackoffKind, Book, BookError, Jitter, JobPolicy, Lifetimes,
-    Limits, Named, Next, NotNow, Origin, Scheduling, Started, State, Submission, Transition,
-    Verdict, Weights,
+    Admitted, Application, Book, BookError, Named, Next, NotNow, Origin, Started, Submission,
+    Transition, Verdict,
 };
-use model::{EntryId, Name, Timestamp};
+use model::{
+    EntryId, Name, Timestamp,
+    job::{Backoff, BackoffKind, Jitter, JobRules, Lifetimes, Limits, Scheduling, State, Weights},
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn policy() -> JobPolicy {
-    JobPolicy {
+fn policy() -> JobRules {
+    JobRules {
         scheduling: Scheduling::Fifo,
         weights: Weights::default(),
         limits: Limits::default(),
@@ -59,7 +61,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(policy: JobPolicy) -> Self {
+    fn new(policy: JobRules) -> Self {
         Self { book: Book::new(policy), out: Vec::new() }
     }
 
@@ -183,7 +185,7 @@ fn what_is_not_started_in_time_expires_wherever_it_waits() {
 #[test]
 fn a_newer_message_takes_the_place_and_ends_the_run_of_the_older() {
     let limits = Limits { concurrency: Some(1), ..Limits::default() };
-    let mut desk = Desk::new(JobPolicy { limits, ..policy() });
+    let mut desk = Desk::new(JobRules { limits, ..policy() });
     let task = |entry: u64| {
         let mut it = submission(entry, "task");
         it.application.origin = Origin::Task;
@@ -217,8 +219,8 @@ fn a_job_comes_after_others_and_not_after_one_that_was_rejected() {
 
 #[test]
 fn priorities_change_until_a_job_runs() {
-    let none = engine::job::Aging(0);
-    let mut desk = Desk::new(JobPolicy { scheduling: Scheduling::Priority(none), ..policy() });
+    let none = model::job::Aging(0);
+    let mut desk = Desk::new(JobRules { scheduling: Scheduling::Priority(none), ..policy() });
     for entry in 1..=3 {
         desk.submit(submission(entry, &entry.to_string()), entry);
     }
@@ -288,7 +290,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn scheduling(number: u8) -> Scheduling {
-    let aging = engine::job::Aging::default();
+    let aging = model::job::Aging::default();
     match number {
         0 => Scheduling::Fifo,
         1 => Scheduling::Lifo,
@@ -388,7 +390,7 @@ proptest! {
                     concurrency = most;
                     let limits = Limits { concurrency: Some(most), ..Limits::default() };
                     let scheduling = scheduling(number);
-                    desk.book.configure(JobPolicy { scheduling, limits, ..policy() });
+                    desk.book.configure(JobRules { scheduling, limits, ..policy() });
                 }
                 Step::Pass { ms } => {
                     now += ms;

@@ -1,7 +1,10 @@
 //! Orders and shares of ready jobs, by the tables that the documentation of jobs promises.
 
-use engine::job::{Admission, Aging, Dispatch, ReadyJob, Scheduling, Selection, Weights};
-use model::{EntryId, Name, Timestamp};
+use engine::job::{Admission, Dispatch, ReadyJob, Selection};
+use model::{
+    EntryId, Name, Timestamp,
+    job::{Aging, Scheduling, Weights},
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 

@@ -2,8 +2,11 @@
 //! of Pollaczek and Khinchine (order of arrival), Cobham (priorities) and Phipps (shortest first).
 
 use crate::chance::Chance;
-use engine::job::{Admission, Aging, Dispatch, ReadyJob, Scheduling, Selection, Weights};
-use model::{EntryId, Name, Timestamp};
+use engine::job::{Admission, Dispatch, ReadyJob, Selection};
+use model::{
+    EntryId, Name, Timestamp,
+    job::{Aging, Scheduling, Weights},
+};
 
 /// A class of jobs.
 #[derive(Clone, Copy)]
