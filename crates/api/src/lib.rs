@@ -3,3 +3,5 @@
 pub mod moment;
 pub mod prefer;
 pub mod problem;
+pub mod destination;
+pub mod signature;
