@@ -5,3 +5,6 @@ pub mod prefer;
 pub mod problem;
 pub mod destination;
 pub mod signature;
+pub mod submission;
+pub mod cloud_event;
+pub mod request_headers;

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+type Text = Option<Box<str>>;
+
 /// Where the types of problems are explained.
 const BASE: &str = "https://ferrymq.dev/problems/";
 
@@ -99,17 +101,17 @@ pub struct Problem {
     /// In place of the type's own status, where one type has two sides.
     pub other_status: Option<u16>,
     /// In place of the type's own title.
-    pub title: Option<String>,
+    pub title: Text,
     /// What is wrong this time, for people.
-    pub detail: Option<String>,
+    pub detail: Text,
     /// What would help.
-    pub hint: Option<String>,
+    pub hint: Text,
     /// What it is about, as an address.
-    pub instance: Option<String>,
+    pub instance: Text,
     /// For `Retry-After`.
-    pub retry_after_s: Option<u64>,
+    pub retry_after_s: Option<u32>,
     /// Further members, of this type.
-    pub members: Map<String, Value>,
+    pub members: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
@@ -122,31 +124,31 @@ impl Problem {
             hint: None,
             instance: None,
             retry_after_s: None,
-            members: Map::new(),
+            members: Vec::new(),
         }
     }
 
-    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub fn detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Box<str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    pub fn instance(mut self, address: impl Into<String>) -> Self {
+    pub fn instance(mut self, address: impl Into<Box<str>>) -> Self {
         self.instance = Some(address.into());
         self
     }
 
-    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+    pub fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
         self
     }
 
-    pub fn retry_after_s(mut self, seconds: u64) -> Self {
+    pub fn retry_after_s(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
@@ -160,7 +162,7 @@ impl Problem {
     /// What a worker hears whose lease has ended: nothing it says changes anything.
     pub fn stale_lease() -> Self {
         let problem = Self::new(ProblemType::LeaseLost);
-        let title = Some("The lease has ended".to_owned());
+        let title = Some("The lease has ended".into());
         Self { other_status: Some(410), title, ..problem }
     }
 
@@ -169,7 +171,7 @@ impl Problem {
     }
 
     /// The seconds of `Retry-After`. Who may come again is always told when.
-    pub fn retry_after(&self) -> Option<u64> {
+    pub fn retry_after(&self) -> Option<u32> {
         let comes_again = matches!(self.kind, ProblemType::RateLimited | ProblemType::Overloaded);
         self.retry_after_s.or_else(|| comes_again.then_some(1))
     }
@@ -184,11 +186,11 @@ impl Problem {
         let texts = [("detail", &self.detail), ("hint", &self.hint), ("instance", &self.instance)];
         for (name, text) in texts {
             if let Some(text) = text {
-                object.insert(name.to_owned(), text.as_str().into());
+                object.insert(name.to_owned(), (**text).into());
             }
         }
         for (name, value) in &self.members {
-            object.entry(name).or_insert_with(|| value.clone());
+            object.entry(*name).or_insert_with(|| value.clone());
         }
         Value::Object(object)
     }
