@@ -8,3 +8,6 @@ pub mod signature;
 pub mod submission;
 pub mod cloud_event;
 pub mod request_headers;
+pub mod address;
+pub mod job_json;
+pub mod event_stream;
