@@ -26,6 +26,9 @@ const STEPS_AT_ONCE: u32 = 16;
 /// Time between two looks at what a checkpoint could stand for.
 const CHECKPOINT: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_millis(1_000);
+/// A log to which nothing comes for so long keeps no buffers. Shorter than it takes until the
+/// program counts as idle, which is when free memory goes back to the system.
+const REST: Duration = Duration::from_millis(500);
 
 /// Signals to the threads, and the end of the log if there was one.
 #[derive(Default)]
@@ -163,9 +166,11 @@ fn sync_log(broker: &Broker, log: &Log, clock: Clock, signals: &Signals) {
     signals.sync.adopt();
     let mut synced_at = clock.now();
     while signals.runs() {
-        let idle = !broker.waits_for_sync() && !log.has_pending();
-        if idle || !broker.waits_for_sync() {
-            signals.sync.wait(IDLE);
+        if !broker.waits_for_sync() && !signals.sync.wait(REST) && !log.has_pending() {
+            log.rest();
+            if let Some(spill) = broker.spill() {
+                spill.rest();
+            }
         }
         if !signals.runs() {
             return;

@@ -230,6 +230,12 @@ impl Log {
         self.end() > self.durable()
     }
 
+    /// Gives back the buffers kept for appends to come: the caller has nothing to append for a
+    /// while.
+    pub fn rest(&self) {
+        self.tail.lock().rest();
+    }
+
     /// Is there room to go on publishing?
     pub fn space(&self) -> Space {
         self.spares.space()

@@ -134,11 +134,47 @@ impl Tail {
         }
     }
 
+    /// Nothing has come for a while: memory for what may come is given back.
+    pub(crate) fn rest(&mut self) {
+        self.free = Vec::new();
+    }
+
     /// The record at `at` if it is not yet in its file: its salt and the bytes from its header on.
     pub(crate) fn find(&self, at: Position) -> Option<(u32, &[u8])> {
         let writing = self.writing.iter().flat_map(|chunks| chunks.iter());
         writing
             .chain(&self.chunks)
             .find_map(|chunk| chunk.find(at).map(|bytes| (chunk.salt, bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again_until_the_log_rests() {
+        let segment = Segment {
+            id: SegmentId(1),
+            salt: 7,
+            capacity: 1 << 20,
+            end: 0,
+            sealed: false,
+            recycled: false,
+            kept: false,
+            open_ended: false,
+        };
+        let mut tail = Tail::new(Some(segment), 0);
+        for round in 0..3 {
+            tail.put(Kind(20), 0, 3, &[b"abc"]);
+            assert!(tail.free.is_empty(), "the only buffer is in use, round {round}");
+            let chunks = tail.take(Position(0));
+            tail.written(chunks);
+            assert_eq!(tail.free.len(), 1, "one buffer serves all rounds, round {round}");
+        }
+        tail.rest();
+        assert!(tail.free.is_empty());
+        let (start, _) = tail.put(Kind(20), 0, 3, &[b"abc"]);
+        assert!(tail.find(start).is_some(), "it goes on");
     }
 }
