@@ -6,9 +6,9 @@ use crate::{
     changes::{SNAPSHOT_FIRST, SNAPSHOT_LAST, apply_all, listed_changes},
     runs::{Kept, Run},
 };
-use catalog::{Catalog, Change};
+use catalog::{Catalog, Change, PasswordHash};
 use engine::{
-    Place, Queue, Record, Restored,
+    Place, Queue, Record, Restored, Restoring,
     record::{MessageFacts, Reader, RecordError, kind, put},
 };
 use foldhash::HashMap;
@@ -379,6 +379,11 @@ impl Restorer {
         queues.into_iter().flat_map(|(queue, entries)| entries.messages().map(|it| (*queue, it)))
     }
 
+    /// What the log says of the password of a user, if it knows the user.
+    pub fn password(&self, user: &str) -> Option<PasswordHash> {
+        self.catalog.as_ref()?.user(user).map(|it| it.password.clone())
+    }
+
     fn is_known(&self, queue: QueueId) -> bool {
         self.catalog.as_ref().is_some_and(|it| it.queue(queue).is_some())
     }
@@ -550,6 +555,45 @@ impl Restorer {
     }
 }
 
+/// Messages on their way back into their queue.
+struct PuttingBack<'q> {
+    restoring: Restoring<'q>,
+    stopped: Sorted<'q>,
+    orderly: bool,
+    /// A queue numbers what is put back from 1 on.
+    entry: u64,
+    /// Where copied ones first lay.
+    origins: BTreeMap<EntryId, LogPosition>,
+    unreadable: Vec<(LogPosition, String)>,
+}
+
+impl PuttingBack<'_> {
+    // Inlined, what was decoded stays in registers: there may be millions.
+    #[inline(always)]
+    fn put(&mut self, it: Result<Kept, RecordError>, each: &mut impl FnMut(LogPosition)) {
+        let it = match it {
+            Ok(it) => it,
+            Err(error) => return self.unreadable.push((LogPosition(0), error.to_string())),
+        };
+        self.entry += 1;
+        if it.origin != it.position {
+            self.origins.insert(EntryId(self.entry), it.origin);
+        }
+        each(it.position);
+        self.restoring.put(Restored {
+            place: Place::Log { position: it.position, end: it.end },
+            origin: it.origin,
+            size: it.size,
+            facts: it.facts,
+            arrived: it.arrived,
+            // After a crash nobody knows who got what: only an orderly stop has told.
+            redelivered: it.redelivered || !self.orderly || self.stopped.has(it.position),
+            acquired: it.acquired,
+            failed: it.failed,
+        });
+    }
+}
+
 impl RestoredQueues {
     /// Puts the messages of the queue back and tells the position of each. Returns where copied
     /// ones first lay.
@@ -560,35 +604,14 @@ impl RestoredQueues {
     ) -> BTreeMap<EntryId, LogPosition> {
         let id = queue.policy().queue;
         let stopped = self.stopped.remove(&id).unwrap_or_default();
-        let mut stopped = Sorted::new(&stopped);
         let later = self.entries.remove(&id).unwrap_or_default();
-        let mut origins = BTreeMap::new();
-        // A queue numbers what is put back from 1 on.
-        let mut entry = 0;
-        let orderly = self.orderly || is_sown(Seeded::NotRedelivered);
-        let mut restoring = queue.restoring();
-        let mut put_back = |it: Kept| {
-            entry += 1;
-            if it.origin != it.position {
-                origins.insert(EntryId(entry), it.origin);
-            }
-            each(it.position);
-            restoring.put(Restored {
-                place: Place::Log { position: it.position, end: it.end },
-                origin: it.origin,
-                size: it.size,
-                facts: it.facts,
-                arrived: it.arrived,
-                // After a crash nobody knows who got what: only an orderly stop has told.
-                redelivered: it.redelivered || !orderly || stopped.has(it.position),
-                acquired: it.acquired,
-                failed: it.failed,
-            });
-        };
-        let mut unreadable = Vec::new();
-        let mut read = |it: Result<Kept, RecordError>| match it {
-            Ok(kept) => put_back(kept),
-            Err(error) => unreadable.push((LogPosition(0), error.to_string())),
+        let mut putting = PuttingBack {
+            restoring: queue.restoring(),
+            stopped: Sorted::new(&stopped),
+            orderly: self.orderly || is_sown(Seeded::NotRedelivered),
+            entry: 0,
+            origins: BTreeMap::new(),
+            unreadable: Vec::new(),
         };
         let later_copies = later.rare.iter().any(|it| it.origin.is_some());
         let has_copies = self.base.has_copies(id) || later_copies;
@@ -596,14 +619,15 @@ impl RestoredQueues {
             // A copy that reclaim made stands where the first one stood.
             let mut all: Vec<_> = self.base.messages(id).chain(later.messages().map(Ok)).collect();
             all.sort_by_key(|it| it.as_ref().map_or(LogPosition(0), |it| it.origin));
-            all.into_iter().for_each(read);
+            all.into_iter().for_each(|it| putting.put(it, &mut each));
         } else {
-            self.base.for_each_message(id, &mut read);
-            later.messages().map(Ok).for_each(read);
+            self.base.for_each_message(id, |it| putting.put(it, &mut each));
+            later.messages().for_each(|it| putting.put(Ok(it), &mut each));
         }
-        restoring.finish();
-        self.found.messages += entry;
-        self.found.unreadable.append(&mut unreadable);
+        putting.restoring.finish();
+        self.found.messages += putting.entry;
+        self.found.unreadable.append(&mut putting.unreadable);
+        let origins = putting.origins;
         self.base.forget(id);
         origins
     }

@@ -124,10 +124,14 @@ impl<'a> Reader<'a> {
     /// [`RecordError::Truncated`]
     #[inline]
     pub fn number(&mut self) -> Result<u64, RecordError> {
-        match self.0.split_first() {
-            Some((first, rest)) if *first < 0x80 => {
+        match self.0 {
+            [first, rest @ ..] if *first < 0x80 => {
                 self.0 = rest;
                 Ok(u64::from(*first))
+            }
+            [first, second, rest @ ..] if *second < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7)
             }
             _ => self.long_number(),
         }
