@@ -20,6 +20,11 @@ pub enum Administration {
         password: PasswordHash,
         tags: Vec<Name>,
     },
+    /// Gives a user the hash that its record awaits. Does nothing if it awaits none any more.
+    SetAwaited {
+        user: Name,
+        password: PasswordHash,
+    },
     RemoveUser {
         user: Name,
     },
@@ -79,6 +84,11 @@ impl Broker {
             Administration::SetUser { user, password, tags } => {
                 let limits = catalog.user(&user).map_or_else(UserLimits::default, |it| it.limits);
                 vec![Change::UserSet(Arc::new(User { name: user, password, tags, limits }))]
+            }
+            Administration::SetAwaited { user, password } => {
+                let awaits = catalog.user(&user).filter(|it| it.password.is_awaited());
+                let hashed = |it: &Arc<User>| Arc::new(User { password, ..(**it).clone() });
+                awaits.map(hashed).map(Change::UserSet).into_iter().collect()
             }
             Administration::RemoveUser { user } => {
                 known_user(&user)?;

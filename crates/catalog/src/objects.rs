@@ -235,6 +235,18 @@ pub enum PasswordHash {
     },
 }
 
+impl PasswordHash {
+    /// The hash of a new password is being made: no login by this record.
+    pub fn awaited() -> Self {
+        Self::Argon2id(String::new())
+    }
+
+    /// Nobody has given the user a hash yet, see [`PasswordHash::awaited`].
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Self::Argon2id(phc) if phc.is_empty())
+    }
+}
+
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -6,8 +6,10 @@ pub mod clock;
 mod signal;
 pub mod scheduling;
 mod threads;
+mod first_user;
 pub mod open;
 pub mod local;
 
+pub use first_user::{NewPassword, NewUser, PlainPassword};
 pub use local::{Confirm, Consumer, Incoming, LocalError, LocalSession};
-pub use open::{NewPassword, NewUser, Node, NodeOptions, OpenError};
+pub use open::{Node, NodeOptions, OpenError};

@@ -2,19 +2,17 @@
 
 use crate::{
     clock::Clock,
+    first_user::{FirstUser, NewUser},
     threads::{NodeHooks, Signals, Threads},
 };
-use broker::{
-    Administration, Broker, BrokerOptions, Checkpointer, OpenSpill, PasswordHash, Restoration,
-};
-use model::{Name, Timestamp, limits};
+use broker::{Broker, BrokerOptions, Checkpointer, OpenSpill, PasswordHash, Restoration};
+use model::{Timestamp, limits};
 use parking_lot::Mutex;
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
-    thread::{self, JoinHandle},
 };
 use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
 
@@ -41,38 +39,6 @@ pub struct NodeOptions {
     pub administrator: Option<NewUser>,
     /// Reads every byte of the log instead of beginning with a checkpoint.
     pub thorough: bool,
-}
-
-/// The first user of an empty folder.
-#[derive(Clone, Debug)]
-pub struct NewUser {
-    pub name: Name,
-    pub password: NewPassword,
-    pub vhost: Name,
-}
-
-/// A password that is hashed when it is needed: a good hash costs more than all the rest of a
-/// start.
-#[derive(Clone)]
-pub struct NewPassword(Arc<dyn Fn() -> PasswordHash + Send + Sync>);
-
-impl NewPassword {
-    /// `hash` is called once, and only for a new folder.
-    pub fn when_needed(hash: impl Fn() -> PasswordHash + Send + Sync + 'static) -> Self {
-        Self(Arc::new(hash))
-    }
-}
-
-impl From<PasswordHash> for NewPassword {
-    fn from(hash: PasswordHash) -> Self {
-        Self::when_needed(move || hash.clone())
-    }
-}
-
-impl std::fmt::Debug for NewPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NewPassword")
-    }
 }
 
 impl NodeOptions {
@@ -136,7 +102,7 @@ pub struct Node {
     threads: Mutex<Threads>,
     recovery: Recovery,
     restoration: Restoration,
-    first_password: Option<PasswordHash>,
+    first_user: FirstUser,
 }
 
 impl Node {
@@ -169,13 +135,18 @@ impl Node {
         options: &NodeOptions,
     ) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let hashing = begin_to_hash(&*disk, options);
         let mut log_options = LogOptions { sync: !options.unsafe_no_sync, ..LogOptions::default() };
         if let Some(bytes) = options.segment_bytes {
             log_options.segment_bytes = bytes;
         }
         let (log, recovery, restorer) =
             broker::recover(disk, log_options.clone(), options.thorough)?;
+        let first_user = FirstUser::default();
+        if let Some(user) = &options.administrator
+            && let Some(record) = restorer.password(&user.name)
+        {
+            first_user.compare(user, record);
+        }
         let log = Arc::new(log);
         storage::empty_spill(&*open_spill_disk().map_err(failed)?)?;
         let open_spill: OpenSpill = Box::new(move || {
@@ -196,21 +167,14 @@ impl Node {
         let log_too = Arc::clone(&log);
         let (broker, restoration) =
             Broker::new(broker_options, log_too, open_spill, restorer, hooks, clock.now());
-        let mut first_password = None;
         if let Some(user) = &options.administrator
-            && broker.is_new()
+            && first_user.make(user, &broker).map_err(failed)?
         {
-            let hashed = hashing.and_then(|it| it.join().ok());
-            let password = hashed.unwrap_or_else(|| user.password.0());
-            first_password = Some(password.clone());
-            let (user, vhost) = (user.name.clone(), user.vhost.clone());
-            let first = Administration::First { user, password, vhost };
-            broker.administer(first).map_err(failed)?;
             log.flush(true).map_err(failed)?;
         }
         let threads = Threads::start(&broker, &log, clock, &signals).map_err(failed)?;
         let threads = Mutex::new(threads);
-        Ok(Self { broker, log, clock, signals, threads, recovery, restoration, first_password })
+        Ok(Self { broker, log, clock, signals, threads, recovery, restoration, first_user })
     }
 
     /// The handle through which everything goes.
@@ -238,9 +202,11 @@ impl Node {
         &self.restoration
     }
 
-    /// What the password of the first user was hashed to, if this start has made that user.
-    pub fn first_password(&self) -> Option<&PasswordHash> {
-        self.first_password.as_ref()
+    /// The record of the configured user, once, if this start has found that the configured
+    /// password is the right one for it, or has made it so. It may come only after a while, and
+    /// another one may follow when a new password has been hashed.
+    pub fn take_known_password(&self) -> Option<PasswordHash> {
+        self.first_user.take_known()
     }
 
     /// Resolves when the log has failed, with the reason: one line that names file, offset, error
@@ -255,6 +221,7 @@ impl Node {
     /// # Errors
     /// [`LogError`], when the last writes fail; the folder is then as after a crash.
     pub fn close(&self) -> Result<(), LogError> {
+        self.first_user.join();
         self.threads.lock().stop();
         self.broker.stop(self.now())?;
         self.log.flush(true)?;
@@ -269,18 +236,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.first_user.join();
         self.threads.lock().stop();
     }
-}
-
-/// Hashes the first user's password beside the rest of the start, if the folder looks new.
-fn begin_to_hash(disk: &dyn Disk, options: &NodeOptions) -> Option<JoinHandle<PasswordHash>> {
-    let user = options.administrator.as_ref()?;
-    if !disk.list("").is_ok_and(|names| names.is_empty()) {
-        return None;
-    }
-    let password = user.password.clone();
-    thread::Builder::new().name("hash".to_owned()).spawn(move || (password.0)()).ok()
 }
 
 /// The segments that an operator may want to look at.

@@ -3,7 +3,7 @@
 use crate::{
     admission::{Admission, Seat, Ticket},
     auth::{Authenticator, Denied, Login},
-    config::{Config, LoginFrom},
+    config::{Config, LoginFrom, Secret},
     logging::Throttle,
     text::Shown,
     tls::{self, Tls},
@@ -63,6 +63,9 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<Tls>,
     pub(crate) phase: watch::Receiver<Phase>,
     authenticator: Authenticator,
+    /// As they were configured.
+    first_user: String,
+    first_password: Secret,
     tls_handshakes: Semaphore,
     plain: Arc<SessionConfig>,
     /// For clients with a certificate that names a user.
@@ -93,17 +96,14 @@ impl Shared {
     ) -> Self {
         let mut with_certificate = session.clone();
         with_certificate.mechanisms.push(Mechanism::External);
-        let authenticator = Authenticator::new(config);
-        if let Some(record) = node.first_password() {
-            let password = config.default_pass.expose().as_bytes();
-            authenticator.remember(&config.default_user, password, record, node.now());
-        }
         Self {
             node,
             admission,
             tls,
             phase,
-            authenticator,
+            authenticator: Authenticator::new(config),
+            first_user: config.default_user.clone(),
+            first_password: config.default_pass.clone(),
             tls_handshakes: Semaphore::new(TLS_HANDSHAKES_MAX),
             plain: Arc::new(session),
             with_certificate: Arc::new(with_certificate),
@@ -117,6 +117,14 @@ impl Shared {
                 refused: Throttle::default(),
                 failed: Throttle::default(),
             },
+        }
+    }
+
+    /// What the start has found out about the configured password is as good as a login.
+    fn remember_known_password(&self) {
+        if let Some(record) = self.node.take_known_password() {
+            let password = self.first_password.expose().as_bytes();
+            self.authenticator.remember(&self.first_user, password, &record, self.node.now());
         }
     }
 
@@ -297,6 +305,7 @@ impl Connection {
         match password {
             Some(password) => {
                 self.user = user;
+                shared.remember_known_password();
                 let record = shared.node.broker().user(&self.user);
                 let now = shared.node.now();
                 let login = Login { user: &self.user, password: &password, address, now };

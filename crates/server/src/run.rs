@@ -96,10 +96,10 @@ pub fn node_options(config: &Config, data_dir: &Path) -> NodeOptions {
     options.bodies_bytes_max = config.memory_bodies;
     options.segment_bytes = config.segment_bytes.and_then(|it| u32::try_from(it).ok());
     options.unsafe_no_sync = config.unsafe_no_sync;
-    let secret = config.default_pass.clone();
+    let password = password::Configured(config.default_pass.clone());
     options.administrator = Some(NewUser {
         name: Name::new(&config.default_user),
-        password: NewPassword::when_needed(move || password::hash(secret.expose().as_bytes())),
+        password: NewPassword::plain(password),
         vhost: Name::new(&config.default_vhost),
     });
     options

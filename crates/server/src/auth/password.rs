@@ -1,9 +1,10 @@
 //! Passwords as they are kept: argon2id for ours, RabbitMQ's salted digests for imported ones.
 
-use crate::random;
+use crate::{config::Secret, random};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use aws_lc_rs::{constant_time, digest};
 use broker::PasswordHash;
+use node::PlainPassword;
 use std::sync::LazyLock;
 
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -23,6 +24,19 @@ fn argon2id() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
+/// The password of the configuration.
+pub(crate) struct Configured(pub(crate) Secret);
+
+impl PlainPassword for Configured {
+    fn hash(&self) -> PasswordHash {
+        hash(self.0.expose().as_bytes())
+    }
+
+    fn fits(&self, record: &PasswordHash) -> bool {
+        verify(record, self.0.expose().as_bytes())
+    }
+}
+
 /// Hashes a new password with a random salt: 19 MiB, 2 passes, 1 lane.
 pub fn hash(password: &[u8]) -> PasswordHash {
     let mut salt = [0; SALT_BYTES];
@@ -35,6 +49,7 @@ pub fn hash(password: &[u8]) -> PasswordHash {
 /// Whether the password is the one that was hashed. A no always costs one argon2id.
 pub(super) fn verify(record: &PasswordHash, password: &[u8]) -> bool {
     let right = match record {
+        _ if record.is_awaited() => false,
         PasswordHash::Argon2id(phc) => return verify_argon2id(phc, password),
         PasswordHash::Sha256 { salt, hash } => verify_salted(&digest::SHA256, salt, hash, password),
         PasswordHash::Sha512 { salt, hash } => verify_salted(&digest::SHA512, salt, hash, password),
@@ -83,6 +98,13 @@ mod tests {
         assert!(!verify(&record, b"Secret"));
         assert!(!verify(&record, b""));
         assert_ne!(record, hash(b"secret"), "the salt is random");
+    }
+
+    #[test]
+    fn no_password_fits_a_record_that_awaits_its_hash() {
+        for password in [&b""[..], b"secret"] {
+            assert!(!verify(&PasswordHash::awaited(), password));
+        }
     }
 
     /// The hash that RabbitMQ's documentation gives for `test12`, with the salt 908D C60A.
