@@ -217,6 +217,17 @@ pub enum Host {
     Address(IpAddr),
 }
 
+impl fmt::Display for Host {
+    /// As a URL writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(it) => f.write_str(it),
+            Self::Address(IpAddr::V4(it)) => write!(f, "{it}"),
+            Self::Address(IpAddr::V6(it)) => write!(f, "[{it}]"),
+        }
+    }
+}
+
 impl Rules {
     /// Whether a connection to this address may be made.
     ///

@@ -11,3 +11,4 @@ pub mod request_headers;
 pub mod address;
 pub mod job_json;
 pub mod event_stream;
+pub mod outgoing;
