@@ -11,5 +11,5 @@ pub mod open;
 pub mod local;
 
 pub use first_user::{NewPassword, NewUser, PlainPassword};
-pub use local::{Confirm, Consumer, Incoming, LocalError, LocalSession};
+pub use local::{Confirm, Consumer, Incoming, JobReply, LocalError, LocalSession};
 pub use open::{Node, NodeOptions, OpenError};

@@ -7,6 +7,7 @@ use broker::{Connect, SessionHandle};
 use model::{
     ChannelId, ConsumerNumber, EntryId, Message, Name, Notice, Outcome, Publish, QueueId, Refusal,
     Request, Settle, Subscribe, Table,
+    job::{JobAnswer, JobAsk, JobRequest},
     properties::Properties,
     request::{Binding, DeclareExchange, DeclareQueue},
 };
@@ -62,6 +63,9 @@ struct State {
     forgotten: u64,
     consumers: HashMap<ConsumerNumber, Inbox>,
     next_consumer: u32,
+    /// Questions about jobs and their answers, by number.
+    questions: HashMap<u64, Option<JobAnswer>>,
+    next_question: u64,
     closed: Option<Refusal>,
 }
 
@@ -106,7 +110,20 @@ impl Node {
     /// # Errors
     /// [`LocalError::Refused`]: no such virtual host, or the user may not enter it.
     pub fn connect(&self, vhost: &str, user: &str) -> Result<LocalSession, LocalError> {
-        let connect = Connect { user: user.into(), vhost: vhost.into(), peer: "local".to_owned() };
+        self.connect_for(vhost, user, "local".to_owned())
+    }
+
+    /// The same for somebody else, who is called `peer`; whether he is this user has been seen.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_for(
+        &self,
+        vhost: &str,
+        user: &str,
+        peer: String,
+    ) -> Result<LocalSession, LocalError> {
+        let connect = Connect { user: user.into(), vhost: vhost.into(), peer };
         let handle = self.broker().connect(connect).map_err(LocalError::Refused)?;
         Ok(LocalSession(Arc::new(Shared {
             state: Mutex::new(State {
@@ -118,6 +135,8 @@ impl Node {
                 forgotten: 0,
                 consumers: HashMap::new(),
                 next_consumer: 0,
+                questions: HashMap::new(),
+                next_question: 0,
                 closed: None,
             }),
             clock: self.clock(),
@@ -178,6 +197,11 @@ impl State {
             // A program inside cannot be asked to slow down by a word: `publish` holds it back.
             Notice::Blocked { .. } | Notice::Unblocked | Notice::Returned { .. } => {}
             Notice::Reply { .. } => {}
+            Notice::Job(it) => {
+                if let Some(slot) = self.questions.get_mut(&it.number) {
+                    *slot = Some(it.answer);
+                }
+            }
             other => {
                 if let Some(channel) = channel_of(&other)
                     && let Some(slot) = self.answers.get_mut(&channel)
@@ -386,6 +410,57 @@ impl LocalSession {
                 state.consumers.remove(&consumer);
                 Err(other.err().unwrap_or(LocalError::TooMany))
             }
+        }
+    }
+}
+
+impl LocalSession {
+    /// Asks about jobs. The question is asked at once; who drops the future before its answer has
+    /// come takes it back.
+    pub fn ask_about_jobs(&self, ask: JobAsk) -> JobReply {
+        let mut state = self.0.state.lock();
+        state.next_question += 1;
+        let number = state.next_question;
+        state.questions.insert(number, None);
+        state.submit(Request::Job(Box::new(JobRequest { number, ask })), self.0.clock);
+        JobReply { shared: Arc::clone(&self.0), number }
+    }
+}
+
+/// The answer to a question about jobs, to come.
+#[must_use = "a question whose answer is dropped is taken back"]
+pub struct JobReply {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Future for JobReply {
+    type Output = Result<JobAnswer, LocalError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.shared.state.lock();
+        self.shared.board.register(context.waker());
+        state.take_notices(&self.shared.board);
+        if let Some(Some(answer)) = state.questions.get_mut(&self.number).map(Option::take) {
+            state.questions.remove(&self.number);
+            return Poll::Ready(Ok(answer));
+        }
+        match &state.closed {
+            Some(refusal) => Poll::Ready(Err(LocalError::Closed(refusal.clone()))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for JobReply {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        // An answer that nobody has taken may be a lease, which goes back as well.
+        if state.questions.remove(&self.number).is_some() {
+            state.next_question += 1;
+            let number = state.next_question;
+            let forget = JobRequest { number, ask: JobAsk::Forget { number: self.number } };
+            state.submit(Request::Job(Box::new(forget)), self.shared.clock);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! A node without sockets: what was confirmed is there again after a stop, and after a crash.
 
 use broker::PasswordHash;
-use model::Table;
+use model::{
+    Table,
+    job::{JobAnswer, JobAsk, JobRefusal},
+};
 use node::{LocalError, NewUser, Node, NodeOptions, local::wait};
 use std::path::Path;
 
@@ -145,4 +148,25 @@ fn refusals_are_those_of_the_wire() {
     let error = node.connect("nope", "app").err().expect("refused");
     assert_eq!(error.to_string(), "vhost nope not found");
     assert!(matches!(error, LocalError::Refused(_)));
+}
+
+#[test]
+fn questions_about_jobs_are_answered_each_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = open(folder.path());
+    let session = node.connect_for("/", "app", "192.0.2.1:5".to_owned()).expect("connects");
+    wait(session.declare_queue("plain", true, Table::default())).expect("declared");
+    let lease = |queue: &str| {
+        let ask = JobAsk::Lease { queue: queue.into(), worker: "w".into() };
+        session.ask_about_jobs(ask)
+    };
+    let (first, second, third) = (lease("plain"), lease("absent"), lease("plain"));
+    drop(first);
+    let refusal = |answer| match answer {
+        Ok(JobAnswer::Refused(it)) => it,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(wait(third)), JobRefusal::NotJobQueue("plain".into()));
+    assert_eq!(refusal(wait(second)), JobRefusal::UnknownQueue("absent".into()));
+    node.close().expect("closes");
 }
