@@ -28,6 +28,8 @@ const MESSAGES_MAX: usize = 200_000;
 const PART_BYTES: usize = 256 * 1024;
 
 /// Opens a log and takes in what it says, from its newest checkpoint on; all of it if `thorough`.
+/// `begun` sees what a checkpoint has told before the rest of the log is read; without one, what
+/// the whole log has told.
 ///
 /// # Errors
 /// [`OpenError`]
@@ -35,6 +37,7 @@ pub fn recover(
     disk: Arc<dyn Disk>,
     options: LogOptions,
     thorough: bool,
+    begun: &dyn Fn(&Restorer),
 ) -> Result<(Log, Recovery, Restorer), OpenError> {
     let mut opening = Log::begin_open(disk, options)?;
     if thorough {
@@ -43,14 +46,21 @@ pub fn recover(
     let mut restorer = Restorer::new();
     if let Some(checkpoint) = opening.checkpoint() {
         match Restorer::begin(checkpoint.before().0, &checkpoint.parts) {
-            Ok(begun) => restorer = begun,
+            Ok(from_checkpoint) => restorer = from_checkpoint,
             Err(why) => opening.ignore_checkpoint(Some(why)),
         }
+    }
+    let has_begun = opening.checkpoint().is_some();
+    if has_begun {
+        begun(&restorer);
     }
     let (log, recovery) = opening.finish(&mut |it| {
         let (position, end) = (LogPosition(it.position.0), LogPosition(it.end.0));
         restorer.record(position, end, it.kind.0, it.payload);
     })?;
+    if !has_begun {
+        begun(&restorer);
+    }
     Ok((log, recovery, restorer))
 }
 

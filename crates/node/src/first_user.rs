@@ -71,6 +71,7 @@ pub(crate) struct FirstUser {
     /// The record that the plain password is known to fit; taken by whoever remembers it.
     known: Arc<Mutex<Option<PasswordHash>>>,
     hashing: Mutex<Option<JoinHandle<()>>>,
+    comparing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl FirstUser {
@@ -87,7 +88,8 @@ impl FirstUser {
             }
         };
         // Without it the first login compares.
-        let _ = thread::Builder::new().name("password".to_owned()).spawn(compare);
+        let thread = thread::Builder::new().name("password".to_owned()).spawn(compare);
+        *self.comparing.lock() = thread.ok();
     }
 
     /// Makes the user if the folder is new; whether it has. The user is to be durable before
@@ -123,6 +125,10 @@ impl FirstUser {
             *self.hashing.lock() = Some(thread);
         }
         Ok(is_new)
+    }
+
+    pub(crate) fn take_comparison(&self) -> Option<JoinHandle<()>> {
+        self.comparing.lock().take().filter(|it| !it.is_finished())
     }
 
     pub(crate) fn take_known(&self) -> Option<PasswordHash> {

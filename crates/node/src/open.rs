@@ -5,7 +5,7 @@ use crate::{
     first_user::{FirstUser, NewUser},
     threads::{NodeHooks, Signals, Threads},
 };
-use broker::{Broker, BrokerOptions, Checkpointer, OpenSpill, PasswordHash, Restoration};
+use broker::{Broker, BrokerOptions, Checkpointer, OpenSpill, PasswordHash, Restoration, Restorer};
 use model::{Timestamp, limits};
 use parking_lot::Mutex;
 use std::{
@@ -13,6 +13,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
+    thread::JoinHandle,
 };
 use storage::{Disk, Log, LogError, LogOptions, RealDisk, Recovery};
 
@@ -139,14 +140,16 @@ impl Node {
         if let Some(bytes) = options.segment_bytes {
             log_options.segment_bytes = bytes;
         }
-        let (log, recovery, restorer) =
-            broker::recover(disk, log_options.clone(), options.thorough)?;
         let first_user = FirstUser::default();
-        if let Some(user) = &options.administrator
-            && let Some(record) = restorer.password(&user.name)
-        {
-            first_user.compare(user, record);
-        }
+        let begun = |restorer: &Restorer| {
+            if let Some(user) = &options.administrator
+                && let Some(record) = restorer.password(&user.name)
+            {
+                first_user.compare(user, record);
+            }
+        };
+        let (log, recovery, restorer) =
+            broker::recover(disk, log_options.clone(), options.thorough, &begun)?;
         let log = Arc::new(log);
         storage::empty_spill(&*open_spill_disk().map_err(failed)?)?;
         let open_spill: OpenSpill = Box::new(move || {
@@ -207,6 +210,12 @@ impl Node {
     /// another one may follow when a new password has been hashed.
     pub fn take_known_password(&self) -> Option<PasswordHash> {
         self.first_user.take_known()
+    }
+
+    /// The thread that still compares the configured password with its user's record, once: to wait
+    /// for it is sooner than to compare again.
+    pub fn take_comparison(&self) -> Option<JoinHandle<()>> {
+        self.first_user.take_comparison()
     }
 
     /// Resolves when the log has failed, with the reason: one line that names file, offset, error

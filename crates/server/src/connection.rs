@@ -27,6 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::{Semaphore, watch},
+    task::spawn_blocking,
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
@@ -305,6 +306,11 @@ impl Connection {
         match password {
             Some(password) => {
                 self.user = user;
+                if *self.user == *shared.first_user
+                    && let Some(comparison) = shared.node.take_comparison()
+                {
+                    spawn_blocking(move || comparison.join()).await.ok();
+                }
                 shared.remember_known_password();
                 let record = shared.node.broker().user(&self.user);
                 let now = shared.node.now();

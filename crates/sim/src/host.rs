@@ -93,7 +93,7 @@ impl Host {
         };
         let whole = disk.twin();
         let (log, recovery, mut restorer) =
-            broker::recover(Arc::new(disk.clone()), options.clone(), false)
+            broker::recover(Arc::new(disk.clone()), options.clone(), false, &|_| ())
                 .map_err(|error| format!("does not open: {error}"))?;
         if recovery.checkpoint.is_some() {
             compare(&log, &mut restorer, whole, &options)?;
@@ -284,7 +284,7 @@ fn compare(
     whole: MemoryDisk,
     options: &LogOptions,
 ) -> Result<(), String> {
-    let (_, _, mut other) = broker::recover(Arc::new(whole), options.clone(), true)
+    let (_, _, mut other) = broker::recover(Arc::new(whole), options.clone(), true, &|_| ())
         .map_err(|error| format!("does not open without its checkpoint: {error}"))?;
     let exists: BTreeSet<u32> = log.segments().iter().map(|it| it.id.0).collect();
     let (one, other) = (restorer.describe(exists.clone()), other.describe(exists));

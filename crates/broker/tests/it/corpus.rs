@@ -72,7 +72,7 @@ static FOLDER: LazyLock<Folder> = LazyLock::new(|| {
 fn opened(disk: &MemoryDisk, thorough: bool) -> (Arc<storage::Log>, Recovery, Vec<String>) {
     let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
     let (log, recovery, mut restorer) =
-        broker::recover(Arc::new(disk.clone()), options, thorough).expect("opens");
+        broker::recover(Arc::new(disk.clone()), options, thorough, &|_| ()).expect("opens");
     let exists: BTreeSet<u32> = log.segments().iter().map(|it| it.id.0).collect();
     (Arc::new(log), recovery, restorer.describe(exists))
 }

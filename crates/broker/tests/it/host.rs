@@ -41,7 +41,7 @@ impl Host {
         let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
         let shared_disk = Arc::new(disk.clone());
         let (log, recovery, restorer) =
-            broker::recover(shared_disk, options.clone(), false).expect("opens");
+            broker::recover(shared_disk, options.clone(), false, &|_| ()).expect("opens");
         let log = Arc::new(log);
         let broker_options = BrokerOptions {
             shards: 2,
