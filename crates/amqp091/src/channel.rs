@@ -241,12 +241,12 @@ impl Channel {
         }
     }
 
-    /// Puts all deliveries back into their queues.
+    /// Gives all deliveries back to their queues.
     pub(crate) fn requeue_all(&mut self, failed: bool, requests: &mut Vec<Request>) -> i64 {
         let mut held = Vec::with_capacity(self.unsettled.len());
         self.unsettled.take_all(|it| held.push(it));
         held.sort_by_key(|it| (it.queue, it.consumer));
-        let outcome = Outcome::Requeue { failed };
+        let outcome = Outcome::Release { failed };
         held.iter().for_each(|it| consuming::settle(requests, self.id, it, outcome));
         held.iter().filter(|it| it.is_consumed()).count() as i64
     }
@@ -427,6 +427,6 @@ pub(crate) fn return_delivery(
     if !delivery.automatic {
         let (queue, entry): (QueueId, _) = (delivery.queue, delivery.entry);
         let held = Held::new(0, queue, entry, delivery.consumer);
-        consuming::settle(requests, channel, &held, Outcome::Requeue { failed: false });
+        consuming::settle(requests, channel, &held, Outcome::Release { failed: false });
     }
 }

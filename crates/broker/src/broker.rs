@@ -68,7 +68,6 @@ struct Inner {
     loads: Mutex<VecDeque<Load>>,
     sessions: Mutex<HashMap<SessionId, Connected>>,
     next_session: AtomicU64,
-    replies: Replies,
     blocked: Mutex<Option<&'static str>>,
     reclaim: Reclaim,
     /// Segments that must stay: they hold orphans, or could not be read.
@@ -97,13 +96,16 @@ impl Broker {
         let budget = Budget::new(options.bodies_bytes_max);
         let catalog = restored.catalog.clone();
         let owner = Owner::new(catalog.clone(), &restored.catalog_segments, shards);
-        let pending_bytes_max = options.pending_bytes_max;
-        let shared =
-            Shared::new(log, Spill::new(spill), catalog.clone(), budget, pending_bytes_max, hooks);
+        let (most, key, spill) = (options.pending_bytes_max, options.seed, Spill::new(spill));
+        let shared = Shared::new(log, spill, catalog.clone(), budget, most, key, hooks);
         let shard_ids = (0..shards).map(|it| ShardId(u16::try_from(it).unwrap_or(0)));
         let shards: Vec<Shard> = shard_ids.map(Shard::new).collect();
         for declared in catalog.queues() {
             let mut state = shards[usize::from(declared.shard.0) % shards.len()].lock();
+            if declared.policy.jobs.is_some() {
+                state.restore_jobs(&declared.policy, &mut restored, &shared, now);
+                continue;
+            }
             let mut queue = Queue::new(Arc::clone(&declared.policy), now);
             // In log order, so that one look at the count serves many.
             let (mut at, mut count) = (0, 0);
@@ -139,7 +141,6 @@ impl Broker {
             loads: Mutex::default(),
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
-            replies: Replies::new(options.seed),
             blocked: Mutex::default(),
             reclaim: Reclaim::default(),
             pinned: Mutex::new(pinned),
@@ -155,7 +156,7 @@ impl Broker {
         for shard in &self.0.shards {
             let mut aftermath = Aftermath::default();
             let mut state = shard.lock();
-            let queues: Vec<_> = state.queues.keys().copied().collect();
+            let queues: Vec<_> = state.queues.keys().chain(state.jobs.keys()).copied().collect();
             for queue in queues {
                 state.apply(queue, engine::Command::Tick, &self.0.shared, now, &mut aftermath);
             }
@@ -182,7 +183,7 @@ impl Broker {
     }
 
     pub(crate) fn replies(&self) -> &Replies {
-        &self.0.replies
+        &self.0.shared.replies
     }
 
     pub(crate) fn sessions(&self) -> &Mutex<HashMap<SessionId, Connected>> {
@@ -302,6 +303,11 @@ impl Broker {
             });
             touched |= self.bit(shard);
         }
+        for (shard, command) in aftermath.commands.drain(..) {
+            let (session, commands) = (SessionId::default(), vec![command]);
+            self.shard(shard).hand_over(HandOver { session, mailbox: None, commands });
+            touched |= self.bit(shard);
+        }
         if !aftermath.loads.is_empty() {
             self.0.loads.lock().extend(aftermath.loads.drain(..));
             self.0.shared.hooks.load_wanted();
@@ -412,8 +418,9 @@ impl Broker {
         let mut payload = Vec::new();
         for shard in &self.0.shards {
             let state = shard.lock();
-            for (queue, held) in &state.queues {
-                let mut redelivered: Vec<LogPosition> = held.queue.redelivered_positions();
+            let plain = state.queues.iter().map(|(id, it)| (id, it.queue.redelivered_positions()));
+            let jobs = state.jobs.iter().map(|(id, it)| (id, it.queue.redelivered_positions()));
+            for (queue, mut redelivered) in plain.chain(jobs) {
                 redelivered.sort_unstable();
                 for part in redelivered.chunks(4_096) {
                     payload.clear();

@@ -38,19 +38,56 @@ pub(crate) fn forward(dead: &Dead, shared: &Shared, now: Timestamp) -> Result<Fo
     if targets.is_empty() {
         return Ok(Forwarded::default());
     }
+    let mut replaces = SmallVec::new();
+    if let Place::Log { position, .. } = dead.place {
+        replaces.push((dead.source.queue, position));
+    }
+    let is_replacing = !replaces.is_empty();
+    let forwarded = put(letter, &targets, replaces, dead.redelivered, shared, now)?;
+    Ok(Forwarded { record: forwarded.record.filter(|_| is_replacing), ..forwarded })
+}
+
+/// Sends a message of the broker's own to where its address leads.
+///
+/// # Errors
+/// As [`forward`].
+pub(crate) fn send(
+    message: &Arc<Message>,
+    vhost: &str,
+    shared: &Shared,
+    now: Timestamp,
+) -> Result<Vec<(ShardId, Published)>, LogError> {
+    let catalog = shared.catalog.load();
+    let Some(vhost) = catalog.vhost(vhost) else { return Ok(Vec::new()) };
+    let mut route = Route::default();
+    let keys = [message.routing_key()];
+    let (exchange, properties) = (message.exchange(), message.properties());
+    let routed = catalog.route(vhost, exchange, &keys, properties, now.0, &mut route);
+    if routed.is_err() || route.queues.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = Message::clone(message);
+    put(message, &route.queues, SmallVec::new(), false, shared, now).map(|it| it.published)
+}
+
+/// Writes the message for the queues that keep it, and gives each shard its part.
+fn put(
+    letter: Message,
+    targets: &[RoutedQueue],
+    replaces: SmallVec<[(QueueId, LogPosition); 1]>,
+    redelivered: bool,
+    shared: &Shared,
+    now: Timestamp,
+) -> Result<Forwarded, LogError> {
     let keeping = || targets.iter().filter(|it| it.keeps(letter.persistent));
     let mut record = None;
     let mut place = Place::Memory;
     if keeping().next().is_some() {
-        let mut replaces = SmallVec::new();
-        if let Place::Log { position, .. } = dead.place {
-            replaces.push((dead.source.queue, position));
-        }
         let targets = keeping().map(|it| Target { queue: it.queue, ..Target::default() }).collect();
         let front = MessageRecord { arrived: now, targets, replaces };
         let (position, end) = shared.append_message(&front, &letter)?;
         place = Place::Log { position, end };
-        record = matches!(dead.place, Place::Log { .. }).then_some(position);
+        record = Some(position);
     }
     let mut spilled = Place::Memory;
     let room = shared.budget.has_room();
@@ -67,7 +104,7 @@ pub(crate) fn forward(dead: &Dead, shared: &Shared, now: Timestamp) -> Result<Fo
     }
     let published = shards.into_iter().map(|(shard, queues)| {
         let queues = Queues::of(&queues);
-        let (message, redelivered) = (Arc::clone(&letter), dead.redelivered);
+        let message = Arc::clone(&letter);
         let it = Published { message, place, spilled, room, redelivered, queues, confirm: None };
         (shard, it)
     });

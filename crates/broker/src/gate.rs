@@ -4,7 +4,7 @@
 use catalog::{Catalog, ExchangeKind, Route, RouteError, RoutedQueue, User, Vhost, Who};
 use foldhash::HashMap;
 use model::{
-    Message, Name, QueueId, Refusal, ResourceKind, ShardId, Table, Value, limits,
+    Message, Name, QueueId, Refusal, ResourceKind, ShardId, Table, Value, job::JOB_PREFIX, limits,
     properties::Properties,
 };
 use smallvec::SmallVec;
@@ -22,7 +22,7 @@ pub(crate) struct Destinations {
     pub(crate) shards: SmallVec<[(ShardId, Queues); 2]>,
     /// The queues, for the record of the log.
     pub(crate) queues: SmallVec<[RoutedQueue; 2]>,
-    /// The address is a requester's own.
+    /// The address is a requester's own, or that of an attempt at a job.
     pub(crate) is_reply: bool,
     /// Whether some queue writes a transient message to the log, and a persistent one.
     keeps: [bool; 2],
@@ -32,8 +32,8 @@ pub(crate) struct Destinations {
 
 impl Destinations {
     fn of(route: &Route, message: &Message) -> Self {
-        let is_reply =
-            message.exchange().is_empty() && message.routing_key().starts_with(REPLY_PREFIX);
+        let is_own = |it: &str| it.starts_with(REPLY_PREFIX) || it.starts_with(JOB_PREFIX);
+        let is_reply = message.exchange().is_empty() && is_own(message.routing_key());
         let mut shards: SmallVec<[(ShardId, SmallVec<[QueueId; 2]>); 2]> = SmallVec::new();
         for it in &route.queues {
             match shards.iter_mut().find(|(shard, _)| *shard == it.shard) {
@@ -216,7 +216,7 @@ fn refusal(error: RouteError, vhost: &Vhost, exchange: &str) -> Refusal {
     }
 }
 
-fn check_expiration(text: &str) -> Result<(), Refusal> {
+pub(crate) fn check_expiration(text: &str) -> Result<(), Refusal> {
     let why = match text.parse::<i64>() {
         Err(_) => "no_integer".to_owned(),
         Ok(value) if value < 0 => format!("{{value_negative,{value}}}"),

@@ -2,9 +2,10 @@
 //! lock and, at most, one wake.
 
 use crate::mailbox::Mailbox;
-use engine::{Command, DeathReason, Place};
+use engine::{Command, DeathReason, JobCommand, Place};
 use model::{
     ChannelId, EntryId, LogPosition, Message, Name, Notice, QueueId, QueuePolicy, SessionId,
+    job::JobNotice,
 };
 use std::{ops::Deref, sync::Arc};
 
@@ -69,7 +70,15 @@ pub(crate) enum ShardCommand {
         notice: Notice,
         after: After,
     },
-    EndSession,
+    /// Only for a queue of jobs, and what the session is told when there is none.
+    Job {
+        queue: QueueId,
+        command: Box<JobCommand>,
+        otherwise: Option<Box<Notice>>,
+    },
+    EndSession {
+        is_orderly: bool,
+    },
     /// A dead letter whose body has been read.
     DeadLetter(Box<Dead>),
     /// Bodies that a queue asked for.
@@ -138,6 +147,8 @@ pub(crate) struct Dead {
 pub(crate) struct Aftermath {
     /// Dead letters for queues of other shards.
     pub(crate) forwards: Vec<(model::ShardId, Published)>,
+    /// Other commands for other shards.
+    pub(crate) commands: Vec<(model::ShardId, ShardCommand)>,
     /// Bodies to be read.
     pub(crate) loads: Vec<Load>,
     /// Queues that have gone and must leave the catalog.
@@ -146,15 +157,32 @@ pub(crate) struct Aftermath {
 
 impl Aftermath {
     pub(crate) fn is_empty(&self) -> bool {
-        self.forwards.is_empty() && self.loads.is_empty() && self.gone.is_empty()
+        self.forwards.is_empty()
+            && self.commands.is_empty()
+            && self.loads.is_empty()
+            && self.gone.is_empty()
     }
 }
 
 /// A read that a queue waits for.
 #[derive(Debug)]
 pub(crate) enum Load {
-    Bodies { shard: model::ShardId, queue: QueueId, entries: Vec<(EntryId, Place)> },
-    DeadLetter { shard: model::ShardId, dead: DeadLoad },
+    Bodies {
+        shard: model::ShardId,
+        queue: QueueId,
+        entries: Vec<(EntryId, Place)>,
+    },
+    DeadLetter {
+        shard: model::ShardId,
+        dead: DeadLoad,
+    },
+    /// The result of a job, for an answer that is ready but for it.
+    Result {
+        shard: model::ShardId,
+        session: SessionId,
+        notice: Box<JobNotice>,
+        position: LogPosition,
+    },
 }
 
 /// A dead letter whose body is on disk.

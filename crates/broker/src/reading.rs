@@ -2,10 +2,13 @@
 
 use crate::{
     broker::Broker,
-    hand_over::{DeadLoad, HandOver, Load, ShardCommand},
+    hand_over::{After, DeadLoad, HandOver, Load, ShardCommand},
 };
-use engine::{Place, record};
-use model::{EntryId, LogPosition, Message, QueueId, SessionId, ShardId, Timestamp};
+use engine::{Place, job::JobRecord, record};
+use model::{
+    EntryId, LogPosition, Message, Notice, QueueId, SessionId, ShardId, Timestamp,
+    job::{JobAnswer, JobNotice, JobRefusal},
+};
 use std::sync::Arc;
 use storage::{Log, OwnedRecord, Position, ReadError};
 
@@ -25,9 +28,40 @@ impl Broker {
                 }
                 (shard, ShardCommand::DeadLetter(dead))
             }
+            Load::Result { shard, session, mut notice, position } => {
+                self.read_result(&mut notice, position);
+                let (notice, after) = (Notice::Job(notice), After::Position(None));
+                let commands = vec![ShardCommand::Tell { notice, after }];
+                self.carry(shard, HandOver { session, mailbox: None, commands }, now);
+                return true;
+            }
         };
         self.hand_over_and_run(shard, command, now);
         true
+    }
+
+    /// Puts the result that the record at this position holds into the answer.
+    fn read_result(&self, notice: &mut JobNotice, position: LogPosition) {
+        let mut read = Vec::with_capacity(1);
+        self.shared().log.read_many(&[Position(position.0)], &mut read);
+        let found = match read.pop() {
+            Some(Ok(it)) => JobRecord::decode(&it.payload).map_err(|it| it.to_string()),
+            // The job was forgotten, or its record moved, while the read was on its way.
+            None | Some(Err(ReadError::Absent(_))) => {
+                notice.answer = JobAnswer::Refused(JobRefusal::Resource("ask again".to_owned()));
+                return;
+            }
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        match (found, &mut notice.answer) {
+            (Ok(record), JobAnswer::Result { result, .. }) => *result = record.result,
+            (Ok(_), _) => {}
+            (Err(why), answer) => {
+                let what = format!("result of a job at {position} is lost: {why}");
+                self.shared().hooks.damaged(&what);
+                *answer = JobAnswer::Refused(JobRefusal::Resource(what));
+            }
+        }
     }
 
     fn hand_over_and_run(&self, shard: ShardId, command: ShardCommand, now: Timestamp) {

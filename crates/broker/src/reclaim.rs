@@ -7,6 +7,7 @@ use crate::{
     hand_over::Aftermath,
     occupancy::{Messages, Occupancy},
     reclaim_progress::Progress,
+    shard::Shard,
     turn::State,
 };
 use engine::{Command, Place, Record, record, record::kind};
@@ -145,13 +146,21 @@ impl Broker {
         }
         self.move_notes(segment, existing)?;
         for shard in self.shards() {
-            let mut entries = Vec::new();
+            let (mut entries, mut records) = (Vec::new(), Vec::new());
             {
                 let state = shard.lock();
                 for (queue, held) in &state.queues {
                     let mut found = Vec::new();
                     held.queue.entries_in(segment, &mut found);
                     entries.extend(found.into_iter().map(|(entry, place)| (*queue, entry, place)));
+                }
+                for (queue, held) in &state.jobs {
+                    let mut found = Vec::new();
+                    held.queue.entries_in(segment, &mut found);
+                    entries.extend(found.into_iter().map(|(entry, place)| (*queue, entry, place)));
+                    let mut found = Vec::new();
+                    held.queue.records_in(segment, &mut found);
+                    records.extend(found.into_iter().map(|(entry, at)| (*queue, entry, at)));
                 }
             }
             for batch in entries.chunks(BATCH_MESSAGES) {
@@ -164,7 +173,35 @@ impl Broker {
                 }
                 shard.finish(&mut state, self.shared());
             }
+            for batch in records.chunks(BATCH_MESSAGES) {
+                self.move_job_records(shard, batch)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Writes the newest records of these jobs again.
+    fn move_job_records(
+        &self,
+        shard: &Shard,
+        batch: &[(QueueId, EntryId, LogPosition)],
+    ) -> Result<(), LogError> {
+        let positions: Vec<_> = batch.iter().map(|(_, _, at)| Position(at.0)).collect();
+        let mut read = Vec::with_capacity(positions.len());
+        self.shared().log.read_many(&positions, &mut read);
+        let mut state = shard.lock();
+        for ((queue, entry, from), found) in batch.iter().zip(read) {
+            match found {
+                Ok(it) => {
+                    state.move_job_record(*queue, *entry, *from, &it.payload, self.shared())?;
+                }
+                Err(error) => {
+                    let what = format!("state of a job of queue {queue} at {from}: {error}");
+                    self.shared().hooks.damaged(&what);
+                }
+            }
+        }
+        shard.finish(&mut state, self.shared());
         Ok(())
     }
 
@@ -189,14 +226,22 @@ impl Broker {
         message: &Message,
         now: Timestamp,
     ) -> Result<(), LogError> {
-        let Some(held) = state.queues.get_mut(&queue) else { return Ok(()) };
-        let Some(known) = held.queue.entry_state(entry).filter(|it| it.place == from) else {
-            return Ok(());
+        let Place::Log { position, .. } = from else { return Ok(()) };
+        let known = match state.queues.get_mut(&queue) {
+            Some(held) => {
+                let known = held.queue.entry_state(entry).filter(|it| it.place == from);
+                known.map(|it| (it, held.origin(entry, position)))
+            }
+            None => state.jobs.get(&queue).and_then(|held| {
+                let known = held.queue.entry_state(entry).filter(|it| it.place == from);
+                known.zip(held.queue.origin(entry))
+            }),
         };
-        let Place::Log { position: from, .. } = from else { return Ok(()) };
+        let Some((known, origin)) = known else { return Ok(()) };
+        let from = position;
         let target = record::Target {
             queue,
-            origin: held.origin(entry, from),
+            origin,
             redelivered: known.redelivered,
             acquired: known.acquired,
             failed: known.failed,

@@ -76,7 +76,7 @@ impl SessionHandle {
             Request::Barrier { channel } => {
                 self.join(channel, &Notice::Done { channel }, After::Position(None));
             }
-            Request::Job(it) => self.job_request(*it),
+            Request::Job(it) => self.job_request(*it, now),
         }
     }
 

@@ -8,11 +8,12 @@ use crate::{
 };
 use catalog::{Catalog, Change, PasswordHash};
 use engine::{
-    Place, Queue, Record, Restored, Restoring,
+    Effect, JobQueue, Place, Queue, Record, Restored, RestoredJob, Restoring,
+    job::JobRecord,
     record::{MessageFacts, Reader, RecordError, kind, put},
 };
 use foldhash::HashMap;
-use model::{EntryId, LogPosition, QueueId, Timestamp};
+use model::{EntryId, LogPosition, Message, QueueId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use stdx::seeded::{Seeded, is_sown};
 
@@ -20,6 +21,12 @@ use stdx::seeded::{Seeded, is_sown};
 const PART_FACTS: u8 = 1;
 const PART_CATALOG: u8 = 2;
 pub(crate) const PART_RUNS: u8 = 3;
+const PART_JOBS: u8 = 4;
+/// Octets of a part with states of jobs, but for the last of them.
+const PART_JOBS_BYTES: usize = 64 * 1024;
+
+/// Messages of jobs that are read at a time.
+const READ_MESSAGES: usize = 256;
 
 const GONE: u8 = 1;
 const PERSISTENT: u8 = 1 << 1;
@@ -188,6 +195,12 @@ pub struct Restoration {
     pub unreadable: Vec<(LogPosition, String)>,
 }
 
+/// Records of jobs without their results, and where they lie.
+pub(crate) type Jobs = BTreeMap<(QueueId, LogPosition), (JobRecord, LogPosition)>;
+
+/// Reads the messages at these positions, or says why one cannot be read.
+pub(crate) type ReadMessages<'a> = &'a dyn Fn(&[LogPosition]) -> Vec<Result<Message, String>>;
+
 /// Collects records in log order.
 #[derive(Default)]
 pub struct Restorer {
@@ -206,6 +219,8 @@ pub struct Restorer {
     /// build on may have gone with its segment.
     unapplied: Vec<(LogPosition, String)>,
     found: Restoration,
+    /// The newest record of each job, by queue and origin.
+    jobs: Jobs,
     /// What a checkpoint says of the log before the first record.
     base: Base,
     /// Messages taken, as a measure of the memory they need.
@@ -217,6 +232,7 @@ pub(crate) struct RestoredQueues {
     pub(crate) catalog: Catalog,
     base: Base,
     entries: HashMap<QueueId, Entries>,
+    jobs: Jobs,
     pub(crate) ever: HashMap<u32, u64>,
     stopped: HashMap<QueueId, Vec<LogPosition>>,
     orderly: bool,
@@ -261,6 +277,7 @@ impl Restorer {
             PART_FACTS => self.base_facts(octets).map_err(|it| it.to_string()),
             PART_CATALOG => apply_all(self.catalog.get_or_insert_with(Catalog::empty), octets),
             PART_RUNS => Ok(()),
+            PART_JOBS => self.base_jobs(octets).map_err(|it| it.to_string()),
             other => Err(format!("a part of unknown kind {other}")),
         }
     }
@@ -281,6 +298,38 @@ impl Restorer {
             self.catalog_segments.insert(narrow()?);
         }
         Ok(())
+    }
+
+    fn base_jobs(&mut self, octets: &[u8]) -> Result<(), RecordError> {
+        let mut reader = Reader(octets);
+        while !reader.0.is_empty() {
+            let position = LogPosition(reader.number()?);
+            let length = usize::try_from(reader.number()?).map_err(|_| RecordError::Truncated)?;
+            let (payload, rest) =
+                reader.0.split_at_checked(length).ok_or(RecordError::Truncated)?;
+            reader.0 = rest;
+            let record = JobRecord::decode(payload)?;
+            self.jobs.insert((record.queue, record.origin), (record, position));
+        }
+        Ok(())
+    }
+
+    fn saved_jobs(&self, exists: &dyn Fn(u32) -> bool, parts: &mut Vec<Vec<u8>>) {
+        let mut part = vec![PART_JOBS];
+        let mut payload = Vec::new();
+        for (record, position) in self.jobs.values().filter(|it| exists(it.1.segment())) {
+            payload.clear();
+            record.encode(&mut payload);
+            put(&mut part, position.0);
+            put(&mut part, payload.len() as u64);
+            part.extend_from_slice(&payload);
+            if PART_JOBS_BYTES <= part.len() {
+                parts.push(std::mem::replace(&mut part, vec![PART_JOBS]));
+            }
+        }
+        if 1 < part.len() {
+            parts.push(part);
+        }
     }
 
     /// What [`Restorer::base_part`] takes: numbers of the segments that there are, and the catalog.
@@ -312,6 +361,7 @@ impl Restorer {
             part[0] = PART_CATALOG;
             part
         }));
+        self.saved_jobs(exists, &mut parts);
         parts
     }
 
@@ -353,6 +403,12 @@ impl Restorer {
         for queue in self.base.queues().filter(|it| self.is_known(*it)) {
             messages.extend(self.base.messages(queue).map(|it| (queue, it)));
         }
+        let origins: BTreeSet<_> = messages
+            .iter()
+            .filter_map(|(queue, it)| Some((*queue, it.as_ref().ok()?.origin)))
+            .collect();
+        let jobs = self.jobs.iter().filter(|(of, _)| origins.contains(of));
+        lines.extend(jobs.map(|it| format!("{it:?}")));
         messages.sort_by_key(|(queue, it)| (*queue, it.as_ref().ok().map(|it| it.position)));
         lines.extend(messages.iter().map(|it| format!("{it:?}")));
         lines
@@ -393,6 +449,7 @@ impl Restorer {
         let taken = match kind {
             kind::CATALOG_CHANGE => self.change(position, payload),
             kind::CATALOG_SNAPSHOT => self.snapshot_part(position, payload),
+            kind::JOB => self.job_record(position, payload),
             _ => self.message_record(position, end, kind, payload),
         };
         if let Err(why) = taken {
@@ -411,6 +468,7 @@ impl Restorer {
         if let Change::QueueDeleted { queue, .. } = &change {
             self.queues.remove(queue);
             self.base.delete(*queue);
+            self.jobs.retain(|(of, _), _| of != queue);
         }
         self.catalog_segments.insert(position.segment());
         let catalog = self.catalog.get_or_insert_with(Catalog::empty);
@@ -436,6 +494,18 @@ impl Restorer {
             self.catalog_segments = segments;
             self.unapplied.clear();
         }
+        Ok(())
+    }
+
+    fn job_record(&mut self, position: LogPosition, payload: &[u8]) -> Result<(), String> {
+        let mut record = JobRecord::decode(payload).map_err(|it| it.to_string())?;
+        if let Some(result) = &mut record.result {
+            // That there is one is known; it is read when it is wanted.
+            result.body = Default::default();
+        }
+        *self.ever.entry(position.segment()).or_default() += 1;
+        self.taken += 1;
+        self.jobs.insert((record.queue, record.origin), (record, position));
         Ok(())
     }
 
@@ -544,6 +614,7 @@ impl Restorer {
             catalog,
             base: self.base,
             entries: self.queues,
+            jobs: self.jobs,
             ever: self.ever,
             stopped: self.stopped,
             orderly,
@@ -595,6 +666,64 @@ impl PuttingBack<'_> {
 }
 
 impl RestoredQueues {
+    /// Puts the jobs of the queue back, whose messages `read` reads, and tells the positions of
+    /// their messages and records.
+    pub(crate) fn fill_jobs(
+        &mut self,
+        queue: &mut JobQueue,
+        now: Timestamp,
+        read: ReadMessages<'_>,
+        mut each: impl FnMut(LogPosition),
+    ) -> Vec<Effect> {
+        let id = queue.policy().queue;
+        let stopped = self.stopped.remove(&id).unwrap_or_default();
+        let mut stopped = Sorted::new(&stopped);
+        let later = self.entries.remove(&id).unwrap_or_default();
+        let orderly = self.orderly || is_sown(Seeded::NotRedelivered);
+        let mut all: Vec<Kept> = Vec::new();
+        for it in self.base.messages(id).chain(later.messages().map(Ok)) {
+            match it {
+                Ok(kept) => all.push(kept),
+                Err(error) => self.found.unreadable.push((LogPosition(0), error.to_string())),
+            }
+        }
+        // A copy that reclaim made stands where the first one stood.
+        all.sort_by_key(|it| it.origin);
+        let mut effects = Vec::new();
+        for batch in all.chunks(READ_MESSAGES) {
+            let positions: Vec<_> = batch.iter().map(|it| it.position).collect();
+            for (it, message) in batch.iter().zip(read(&positions)) {
+                let message = match message {
+                    Ok(message) => message,
+                    Err(why) => {
+                        self.found.unreadable.push((it.position, why));
+                        continue;
+                    }
+                };
+                let record = self.jobs.remove(&(id, it.origin));
+                each(it.position);
+                if let Some((_, at)) = &record {
+                    each(*at);
+                }
+                self.found.messages += 1;
+                let restored = Restored {
+                    place: Place::Log { position: it.position, end: it.end },
+                    origin: it.origin,
+                    size: it.size,
+                    facts: it.facts,
+                    arrived: it.arrived,
+                    redelivered: it.redelivered || !orderly || stopped.has(it.position),
+                    acquired: it.acquired,
+                    failed: it.failed,
+                };
+                let job = RestoredJob { restored, message: &message, record };
+                queue.restore(job, now, &mut effects);
+            }
+        }
+        self.base.forget(id);
+        effects
+    }
+
     /// Puts the messages of the queue back and tells the position of each. Returns where copied
     /// ones first lay.
     pub(crate) fn fill(

@@ -11,11 +11,12 @@ use crate::{
 };
 use catalog::{Catalog, Vhost, Who};
 use engine::{
-    Place,
+    JobCommand, Place,
     record::{MessageRecord, Target},
 };
 use model::{
     ChannelId, LogPosition, Message, Name, Notice, Publish, Refusal, Request, SessionId, Timestamp,
+    job::JOB_PREFIX,
 };
 use smallvec::SmallVec;
 use std::{
@@ -54,8 +55,8 @@ pub struct SessionHandle {
     pub(crate) outgoing: Vec<Vec<ShardCommand>>,
     /// Shards that have ever got something from this session.
     pub(crate) known: Touched,
-    stores: Vec<Store>,
-    fronts: Vec<u8>,
+    pub(crate) stores: Vec<Store>,
+    pub(crate) fronts: Vec<u8>,
     /// Channels that were refused something in this batch.
     pub(crate) refused: SmallVec<[ChannelId; 2]>,
     /// A batch that waits for room on the disk.
@@ -70,13 +71,13 @@ struct Snapshot {
 }
 
 /// A message that is to be written before it is handed over.
-struct Store {
-    message: Arc<Message>,
-    front: Range<usize>,
+pub(crate) struct Store {
+    pub(crate) message: Arc<Message>,
+    pub(crate) front: Range<usize>,
     /// Whose commands wait for its place: shard and index.
-    commands: SmallVec<[(usize, usize); 2]>,
-    keep: bool,
-    spill: bool,
+    pub(crate) commands: SmallVec<[(usize, usize); 2]>,
+    pub(crate) keep: bool,
+    pub(crate) spill: bool,
 }
 
 impl Broker {
@@ -260,11 +261,7 @@ impl SessionHandle {
         self.snapshot = Some(snapshot);
         let Admitted { message, destinations } = admitted?;
         if destinations.is_reply {
-            // A requester that has gone wants no reply: it is dropped, and not returned.
-            if let Some(requester) = self.broker.replies().requester(message.routing_key()) {
-                requester.reply(message);
-            }
-            confirm_at_once(&self.mailbox, confirm);
+            self.reply(message, confirm);
             return Ok(());
         }
         if destinations.queues.is_empty() {
@@ -354,6 +351,18 @@ impl SessionHandle {
         Ok(())
     }
 
+    /// A message that goes past every queue, to a requester or to the attempt at a job.
+    fn reply(&mut self, message: Arc<Message>, confirm: Option<(ChannelId, u64)>) {
+        if message.routing_key().starts_with(JOB_PREFIX) {
+            return self.answer_for_job(message, confirm);
+        }
+        // A requester that has gone wants no reply: it is dropped, and not returned.
+        if let Some(requester) = self.broker.replies().requester(message.routing_key()) {
+            requester.reply(message);
+        }
+        confirm_at_once(&self.mailbox, confirm);
+    }
+
     fn write(&mut self, log: &Log, atomic: bool, keep: bool) -> Result<(), LogError> {
         let mut appender = log.begin()?;
         if atomic {
@@ -364,8 +373,16 @@ impl SessionHandle {
             let (position, end) = shared::append(&mut appender, front, &it.message)?;
             let place = place(position, end, keep);
             for (shard, index) in &it.commands {
-                if let ShardCommand::Publish(published) = &mut self.outgoing[*shard][*index] {
-                    *if keep { &mut published.place } else { &mut published.spilled } = place;
+                match &mut self.outgoing[*shard][*index] {
+                    ShardCommand::Publish(published) => {
+                        *if keep { &mut published.place } else { &mut published.spilled } = place;
+                    }
+                    ShardCommand::Job { command, .. } => {
+                        if let JobCommand::Submit { enqueue, .. } = &mut **command {
+                            enqueue.place = place;
+                        }
+                    }
+                    _ => {}
                 }
             }
         }
@@ -418,16 +435,28 @@ impl SessionHandle {
         self.broker.shared().budget.has_room()
     }
 
-    /// Ends the session: what it holds goes back, what belongs to it alone goes.
-    pub fn close(mut self, now: Timestamp) {
+    /// Ends the session in order: what it holds goes back, what belongs to it alone goes. Its
+    /// client has said goodbye, or the broker has.
+    pub fn close(self, now: Timestamp) {
+        self.end(true, now);
+    }
+
+    /// The same for one whose client is gone without a word: attempts at jobs that it held are
+    /// lost.
+    pub fn lose(self, now: Timestamp) {
+        self.end(false, now);
+    }
+
+    fn end(mut self, is_orderly: bool, now: Timestamp) {
         self.broker.sessions().lock().remove(&self.session);
         self.broker.replies().close(self.session, None);
         let broker = self.broker.clone();
         let _world = broker.world().read();
+        self.return_leases();
         let known = self.known;
         for (index, commands) in self.outgoing.iter_mut().enumerate() {
             if known & 1 << index != 0 {
-                commands.push(ShardCommand::EndSession);
+                commands.push(ShardCommand::EndSession { is_orderly });
             }
         }
         self.delete_exclusive();

@@ -1,7 +1,7 @@
 //! What every part of a broker needs: the logs, the catalog's newest snapshot, the budget, and whom
 //! to wake. No queue and no session is in here.
 
-use crate::{budget::Budget, spill::Spill};
+use crate::{budget::Budget, replies::Replies, spill::Spill};
 use arc_swap::ArcSwap;
 use catalog::Catalog;
 use engine::{
@@ -44,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) hooks: Box<dyn Hooks>,
     /// Octets of the log's backlog at which publishers are held back.
     pub(crate) pending_bytes_max: u64,
+    pub(crate) replies: Replies,
+    /// Nobody can guess it: what is made of it is secret as well.
+    pub(crate) key: [u64; 2],
     wanted: AtomicU64,
     failed: AtomicBool,
     held_back: Mutex<Vec<Waker>>,
@@ -56,6 +59,7 @@ impl Shared {
         catalog: Catalog,
         budget: Budget,
         pending_bytes_max: u64,
+        key: [u64; 2],
         hooks: Box<dyn Hooks>,
     ) -> Self {
         Self {
@@ -65,6 +69,8 @@ impl Shared {
             budget,
             hooks,
             pending_bytes_max,
+            replies: Replies::new(key),
+            key,
             wanted: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             held_back: Mutex::default(),

@@ -5,21 +5,19 @@ use crate::{
     hand_over::{
         After, Aftermath, Dead, DeadLoad, Delete, Gone, HandOver, Load, Published, ShardCommand,
     },
+    held_jobs::HeldJobs,
     mailbox::Pressure,
     occupancy::Occupancy,
     outbox::Outbox,
     pace::Pace,
     shared::Shared,
 };
-use engine::{Command, Effect, Enqueue, Place, Queue, record, record::kind};
+use engine::{Command, Effect, Enqueue, JobQueue, Place, Queue, record, record::kind};
 use foldhash::HashMap;
 use model::{
     EntryId, LogPosition, Notice, QueueId, Refusal, ResourceKind, SessionId, ShardId, Timestamp,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use stdx::seeded::{Seeded, is_sown};
 use storage::{Kind, LogError};
 
@@ -68,27 +66,31 @@ impl Held {
 
 /// Everything that belongs to one shard.
 pub(crate) struct State {
-    shard: ShardId,
+    pub(crate) shard: ShardId,
     /// Boxed: a table has up to twice the room that it needs, and grows beside its former self.
     pub(crate) queues: HashMap<QueueId, Box<Held>>,
-    outbox: Outbox,
-    timers: BTreeSet<(Timestamp, QueueId)>,
+    /// Queues of jobs: apart, so that plain ones are found as fast as if there were none.
+    pub(crate) jobs: HashMap<QueueId, Box<HeldJobs>>,
+    /// Jobs of which this turn is to write a record.
+    pub(crate) job_changes: BTreeSet<(QueueId, EntryId)>,
+    pub(crate) outbox: Outbox,
+    pub(crate) timers: BTreeSet<(Timestamp, QueueId)>,
     /// Queues in which a session has, or had, something.
-    presence: HashMap<SessionId, HashSet<QueueId>>,
+    pub(crate) presence: HashMap<SessionId, HashSet<QueueId>>,
     pub(crate) occupancy: Occupancy,
     pub(crate) spill_occupancy: Occupancy,
     /// Batches taken from the ring; empty between turns.
     pub(crate) incoming: VecDeque<HandOver>,
-    effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
     removed: Vec<(QueueId, LogPosition)>,
     counted: Vec<(QueueId, LogPosition, u32, u32)>,
-    tells: Vec<(SessionId, Notice, After)>,
+    pub(crate) tells: Vec<(SessionId, Notice, After)>,
     /// Sessions that settle something in this turn.
     settling: HashSet<SessionId>,
     /// The end of the log after the last turn in which a session settled something.
     settled: HashMap<SessionId, LogPosition>,
     /// Dead letters for queues of this shard.
-    arrivals: VecDeque<Published>,
+    pub(crate) arrivals: VecDeque<Published>,
     payload: Vec<u8>,
     /// The batch fills a queue faster than its consumers empty it.
     pressure: Option<Pressure>,
@@ -99,6 +101,8 @@ impl State {
         Self {
             shard,
             queues: HashMap::default(),
+            jobs: HashMap::default(),
+            job_changes: BTreeSet::new(),
             outbox: Outbox::default(),
             timers: BTreeSet::new(),
             presence: HashMap::default(),
@@ -175,21 +179,29 @@ impl State {
                     self.outbox.push(session, *notice, None, shared.durable());
                 }
             }
+            ShardCommand::Job { queue, command, otherwise } => {
+                self.job(session, queue, *command, otherwise, shared, now, aftermath);
+            }
             ShardCommand::Create(policy) => {
                 let id = policy.queue;
-                self.insert(Queue::new(policy, now), BTreeMap::new());
+                match policy.jobs {
+                    Some(_) => self.insert_jobs(JobQueue::new(policy, shared.key, now)),
+                    None => self.insert(Queue::new(policy, now), BTreeMap::new()),
+                }
                 self.apply(id, Command::Touch, shared, now, aftermath);
             }
             ShardCommand::Look { queue, channel, name, after } => {
                 self.apply(queue, Command::Touch, shared, now, aftermath);
-                let depth = self.queues.get(&queue).map(|it| it.queue.depth()).unwrap_or_default();
+                let depth = self.depth(queue).unwrap_or_default();
                 let (ready, consumers) = (depth.ready, depth.consumers);
                 let notice = Notice::Declared { channel, queue: name, ready, consumers };
                 self.outbox.push(session, notice, after, shared.durable());
             }
             ShardCommand::Delete(it) => self.delete(session, it, shared, now, aftermath),
             ShardCommand::Tell { notice, after } => self.tells.push((session, notice, after)),
-            ShardCommand::EndSession => self.end_session(session, shared, now, aftermath),
+            ShardCommand::EndSession { is_orderly } => {
+                self.end_session(session, is_orderly, shared, now, aftermath);
+            }
             ShardCommand::DeadLetter(dead) => self.dead_letter_read(*dead, shared, now, aftermath),
             ShardCommand::Loaded { queue, messages } => {
                 self.apply(queue, Command::Loaded { messages }, shared, now, aftermath);
@@ -216,7 +228,14 @@ impl State {
         let Published { message, place: kept, spilled, room, redelivered, queues, confirm } = it;
         let mut message = Some(message);
         for (at, queue) in queues.iter().enumerate() {
-            let Some(held) = self.queues.get_mut(queue) else { continue };
+            let Some(held) = self.queues.get_mut(queue) else {
+                let own = message.clone();
+                if let Some(message) = own.filter(|_| self.jobs.contains_key(queue)) {
+                    let enqueue = Enqueue { message, place: kept, room, redelivered };
+                    self.enqueue_job(*queue, enqueue, spilled, shared, now, aftermath);
+                }
+                continue;
+            };
             // The last one takes it, so that a message of one queue is counted once.
             let own = if at + 1 == queues.len() { message.take() } else { message.clone() };
             let Some(message) = own else { continue };
@@ -296,14 +315,16 @@ impl State {
         now: Timestamp,
         aftermath: &mut Aftermath,
     ) -> bool {
-        let Some(held) = self.queues.get_mut(&queue) else { return false };
+        let Some(held) = self.queues.get_mut(&queue) else {
+            return self.apply_to_jobs(queue, command, shared, now, aftermath);
+        };
         held.apply(command, shared, now, &mut self.effects);
         self.carry_out(queue, shared, now, aftermath);
         true
     }
 
     /// Carries out the effects of the last command. Returns whether it was refused.
-    fn carry_out(
+    pub(crate) fn carry_out(
         &mut self,
         queue: QueueId,
         shared: &Shared,
@@ -317,8 +338,7 @@ impl State {
             match effect {
                 Effect::Notify { session, notice: notice @ Notice::Purged { .. }, .. } => {
                     // It is done when the log says so: the removals follow in this turn.
-                    let is_kept =
-                        self.queues.get(&queue).is_some_and(|it| it.queue.policy().keeps(true));
+                    let is_kept = self.policy(queue).is_some_and(|it| it.keeps(true));
                     let after = if is_kept { After::Turn } else { After::Position(None) };
                     self.tells.push((session, notice, after));
                 }
@@ -331,8 +351,7 @@ impl State {
                 }
                 Effect::Rejected => refused = true,
                 Effect::DeadLetter { message, place, reason, redelivered } => {
-                    let Some(held) = self.queues.get(&queue) else { continue };
-                    let source = Arc::clone(held.queue.policy());
+                    let Some(source) = self.policy(queue).cloned() else { continue };
                     let dead = Dead { source, message, place, reason, redelivered };
                     self.dead_letter(dead, shared, now, aftermath);
                 }
@@ -342,6 +361,7 @@ impl State {
                 }
                 Effect::WakeAt(at) => self.wake_at(queue, at),
                 Effect::Unused | Effect::Expired => over = true,
+                other => self.carry_out_for_jobs(queue, other, shared, now, aftermath),
             }
         }
         self.effects = effects;
@@ -364,8 +384,14 @@ impl State {
     }
 
     fn wake_at(&mut self, queue: QueueId, at: Timestamp) {
-        let Some(held) = self.queues.get_mut(&queue) else { return };
-        if let Some(before) = held.wake_at.replace(at) {
+        let wake_at = match self.queues.get_mut(&queue) {
+            Some(held) => &mut held.wake_at,
+            None => match self.jobs.get_mut(&queue) {
+                Some(held) => &mut held.wake_at,
+                None => return,
+            },
+        };
+        if let Some(before) = wake_at.replace(at) {
             self.timers.remove(&(before, queue));
         }
         self.timers.insert((at, queue));
@@ -378,6 +404,8 @@ impl State {
         {
             self.timers.pop_first();
             if let Some(held) = self.queues.get_mut(&queue) {
+                held.wake_at = None;
+            } else if let Some(held) = self.jobs.get_mut(&queue) {
                 held.wake_at = None;
             }
             self.apply(queue, Command::Tick, shared, now, aftermath);
@@ -397,14 +425,13 @@ impl State {
     ) {
         // Expired messages are no reason to keep a queue.
         self.apply(it.queue, Command::Tick, shared, now, aftermath);
-        let Some(held) = self.queues.get(&it.queue) else {
+        let Some(depth) = self.depth(it.queue) else {
             if let Some(channel) = it.channel {
                 let notice = Notice::Deleted { channel, messages: 0 };
                 self.outbox.push(session, notice, None, shared.durable());
             }
             return;
         };
-        let depth = held.queue.depth();
         let (name, vhost) = (it.name, it.vhost);
         let refusal = if it.if_empty && 0 < depth.ready {
             Some(Refusal::NotEmpty { name, vhost })
@@ -437,7 +464,9 @@ impl State {
         now: Timestamp,
         aftermath: &mut Aftermath,
     ) {
-        let Some(held) = self.queues.get_mut(&queue) else { return };
+        let Some(held) = self.queues.get_mut(&queue) else {
+            return self.let_jobs_go(queue, shared, now, aftermath);
+        };
         held.apply(Command::Close, shared, now, &mut self.effects);
         self.carry_out(queue, shared, now, aftermath);
         let Some(held) = self.queues.remove(&queue) else { return };
@@ -455,12 +484,14 @@ impl State {
     fn end_session(
         &mut self,
         session: SessionId,
+        is_orderly: bool,
         shared: &Shared,
         now: Timestamp,
         aftermath: &mut Aftermath,
     ) {
         for queue in self.presence.remove(&session).unwrap_or_default() {
-            self.apply(queue, Command::EndSession { session }, shared, now, aftermath);
+            let command = Command::EndSession { session, is_orderly };
+            self.apply(queue, command, shared, now, aftermath);
         }
         self.outbox.forget(session);
         self.settled.remove(&session);
@@ -474,7 +505,10 @@ impl State {
         now: Timestamp,
         aftermath: &mut Aftermath,
     ) {
-        let Some(held) = self.queues.get_mut(&dead.source.queue) else { return };
+        let Some(held) = self.queues.get_mut(&dead.source.queue) else {
+            // A job stays where it is: this is a copy, and its body is there.
+            return self.forward(&dead, shared, now, aftermath);
+        };
         if dead.message.is_none() || 0 < held.dead_loading {
             held.dead_loading += 1;
             let dead = DeadLoad(Box::new(dead));
@@ -514,7 +548,16 @@ impl State {
             }
             (_, place) => self.remove(dead.source.queue, place),
         }
-        for (shard, published) in forwarded.published {
+        self.pass_on(forwarded.published, aftermath);
+    }
+
+    /// Gives each shard what is for its queues.
+    pub(crate) fn pass_on(
+        &mut self,
+        published: Vec<(ShardId, Published)>,
+        aftermath: &mut Aftermath,
+    ) {
+        for (shard, published) in published {
             match shard == self.shard {
                 true => self.arrivals.push_back(published),
                 false => aftermath.forwards.push((shard, published)),
@@ -543,7 +586,7 @@ impl State {
     }
 
     fn append(&mut self, shared: &Shared) -> Result<(), LogError> {
-        if self.removed.is_empty() && self.counted.is_empty() {
+        if self.removed.is_empty() && self.counted.is_empty() && self.job_changes.is_empty() {
             return Ok(());
         }
         if self.removed.len() % 2 == 1 && is_sown(Seeded::RemovalsApart) {
@@ -571,6 +614,7 @@ impl State {
             self.occupancy.note(at.segment().0, position.segment());
         }
         self.removed.clear();
-        Ok(())
+        drop(appender);
+        self.append_job_records(shared)
     }
 }

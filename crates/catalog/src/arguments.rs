@@ -6,9 +6,12 @@ use crate::{
     terms,
 };
 use model::{
-    Name, QueueId, QueuePolicy, Refusal, ShardId, Table, Value, limits,
+    Name, QueueId, QueuePolicy, Refusal, ShardId, Table, Value,
+    job::{Aging, JobRules, Scheduling},
+    limits,
     policy::{DeadLetterTarget, DelayedRetry, Order, Overflow, Priorities},
 };
+use std::sync::Arc;
 
 /// Deliveries that a quorum queue allows to fail, by default.
 const QUORUM_DELIVERY_LIMIT: u32 = 20;
@@ -93,6 +96,7 @@ const ARGUMENTS: &[Argument] = &[
     added(Known::Classic, "x-delayed-retry-min", time_to_live),
     added(Known::Classic, "x-delayed-retry-max", time_to_live),
     both("x-order", |value, _| one_of(value, &["fifo", "lifo"], "invalid_order")),
+    both(JOBS, boolean),
     both("x-message-deduplication", unbuilt),
     both("x-cache-size", unbuilt),
     both("x-cache-ttl", unbuilt),
@@ -105,6 +109,17 @@ const ARGUMENTS: &[Argument] = &[
 ];
 
 const QUEUE_TYPE: &str = "x-queue-type";
+const JOBS: &str = "x-jobs";
+
+/// What a queue of jobs cannot do.
+const NOT_WITH_JOBS: &[&str] = &[
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+];
 
 impl Known {
     fn covers(self, kind: QueueKind) -> bool {
@@ -250,6 +265,11 @@ pub(crate) fn check(
         let checked = (argument.check)(value, arguments);
         checked.map_err(|reason| invalid(argument.key, format!(": {reason}")))?;
     }
+    if arguments.get(JOBS) == Some(&Value::Bool(true))
+        && let Some(key) = NOT_WITH_JOBS.iter().find(|it| arguments.get(it).is_some())
+    {
+        return Err(invalid(key, ": \"not supported with x-jobs\"".to_owned()));
+    }
     match present().find(|(argument, _)| !argument.known.covers(kind)) {
         Some((argument, _)) => {
             Err(invalid(argument.key, format!(" of queue type {}", implementation(kind))))
@@ -324,6 +344,26 @@ fn unsigned(arguments: &Table, key: &str) -> Option<u64> {
     arguments.get(key)?.as_integer()?.try_into().ok()
 }
 
+/// The rules of a queue of jobs, if it is one.
+fn jobs(arguments: &Table, delivery_limit: Option<u32>, priorities: bool) -> Option<Arc<JobRules>> {
+    if arguments.get(JOBS) != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let is_lifo = arguments.get("x-order").and_then(Value::as_text) == Some("lifo");
+    let rules = JobRules::default();
+    // A limit counts failures, and the last attempt may fail as well.
+    let attempts_max = delivery_limit.map_or(u32::MAX, |it| it.saturating_add(1));
+    Some(Arc::new(JobRules {
+        scheduling: match (priorities, is_lifo) {
+            (true, _) => Scheduling::Priority(Aging::default()),
+            (false, true) => Scheduling::Lifo,
+            (false, false) => Scheduling::Fifo,
+        },
+        attempts: rules.attempts.min(attempts_max),
+        ..rules
+    }))
+}
+
 /// The rules of a queue with these arguments. Total: what `check` would refuse counts as absent.
 pub(crate) fn policy(identity: &Identity<'_>, arguments: &Table) -> QueuePolicy {
     let quorum = identity.kind == QueueKind::Quorum;
@@ -377,6 +417,6 @@ pub(crate) fn policy(identity: &Identity<'_>, arguments: &Table) -> QueuePolicy 
         },
         delayed_retry_ms_min: retry_ms_min,
         delayed_retry_ms_max: number("x-delayed-retry-max").unwrap_or(retry_ms_min),
-        jobs: None,
+        jobs: jobs(arguments, delivery_limit, priority_max.is_some_and(|it| it != 0)),
     }
 }

@@ -128,6 +128,8 @@ pub enum Command {
     /// forgotten. Nothing is answered.
     EndSession {
         session: SessionId,
+        /// Its client has said goodbye, or the broker has: jobs that it held were not lost.
+        is_orderly: bool,
     },
     /// The queue goes: consumers are told, nothing is settled.
     Close,

@@ -274,6 +274,11 @@ impl Consumers {
         }
     }
 
+    /// A message that it has got costs this much.
+    pub(crate) fn charge(&mut self, slot: u32, octets: u64) {
+        self.get_mut(slot).credit -= octets.cast_signed();
+    }
+
     /// One of its messages is settled.
     pub(crate) fn on_settled(&mut self, slot: u32) {
         self.get_mut(slot).unsettled -= 1;

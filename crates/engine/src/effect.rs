@@ -1,7 +1,7 @@
 //! What follows from a command: a list that the shard carries out in order.
 
 use crate::command::Place;
-use model::{EntryId, LogPosition, Message, Notice, SessionId, Timestamp};
+use model::{EntryId, LogPosition, Message, Notice, SessionId, Timestamp, job::JobNotice};
 use std::{fmt, sync::Arc};
 
 /// Why a message died.
@@ -48,6 +48,17 @@ pub enum Effect {
     Load { entries: Vec<(EntryId, Place)> },
     /// `Command::Tick` is wanted at this time. A later wish replaces an earlier one.
     WakeAt(Timestamp),
+    /// The session is told when everything is durable that this turn writes.
+    TellDurable { session: SessionId, notice: Notice },
+    /// The state of a job that survives a restart has changed: a record of it is to be written at
+    /// the end of the turn, and its place told to the queue.
+    JobChanged { entry: EntryId },
+    /// The record of a job that lies here counts no longer.
+    RecordGone { position: LogPosition },
+    /// A copy of what a worker answered goes where the submitter wants it.
+    Forward { message: Arc<Message> },
+    /// The answer wants the result that the record at this position holds.
+    ReadResult { session: SessionId, notice: Box<JobNotice>, position: LogPosition },
     /// Auto-delete, and its last consumer has gone.
     Unused,
     /// Its lease (`expires_ms`) has run out.

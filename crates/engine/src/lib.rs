@@ -16,11 +16,13 @@ mod delayed;
 mod consumers;
 mod queue;
 pub mod job;
+mod job_queue;
 pub mod advisor;
 
 pub use command::{Command, Enqueue, Place, Restored, Subscriber};
 pub use dead_letter::{dead_letter, is_cycle, routing_keys};
 pub use effect::{DeathReason, Effect};
 pub use entry::MESSAGE_OVERHEAD_BYTES;
+pub use job_queue::{JobCommand, JobQueue, RestoredJob};
 pub use queue::{Depth, EntryState, Queue, Restoring};
 pub use record::Record;

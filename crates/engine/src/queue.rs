@@ -138,7 +138,7 @@ impl Queue {
             Command::Configure(policy) => self.configure(policy, now, effects),
             Command::Touch => self.used = now,
             Command::Tick => self.wake_at = None,
-            Command::EndSession { session } => self.end_session(session, now, effects),
+            Command::EndSession { session, .. } => self.end_session(session, now, effects),
             Command::Close => self.close(effects),
         }
         self.come_to_rest(now, effects);

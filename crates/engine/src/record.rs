@@ -15,6 +15,8 @@ pub mod kind {
     pub const COUNTED: u8 = 18;
     /// A clean stop: which waiting messages had been delivered before.
     pub const STOPPED: u8 = 19;
+    /// The state of a job, and its result.
+    pub const JOB: u8 = 20;
     /// One change of the catalog.
     pub const CATALOG_CHANGE: u8 = 24;
     /// A part of the whole catalog, which replaces everything before its first part.
@@ -94,6 +96,8 @@ pub enum RecordError {
     UnknownKind(u8),
     #[error("record holds no valid message")]
     Message,
+    #[error("record holds no valid state of a job")]
+    Job,
 }
 
 /// Appends a number, the smaller the shorter.

@@ -134,6 +134,10 @@ pub enum Outcome {
     /// Back to its place, marked redelivered. `failed` raises its delivery count (an explicit
     /// single reject, a closed channel), otherwise it does not (a negative ack).
     Requeue { failed: bool },
+    /// Back to its place, marked redelivered, and given back unused: by a channel that the client
+    /// closes, or on its request. Where messages are counted `failed` says what `Requeue` says; to
+    /// a job it is no attempt.
+    Release { failed: bool },
     /// Dead-lettered or dropped. `flagged`: the dead letter is marked redelivered (a single
     /// reject).
     Reject { flagged: bool },

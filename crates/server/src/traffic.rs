@@ -453,8 +453,12 @@ impl Attached {
 }
 
 impl Drop for Attached {
+    /// Nobody has said goodbye.
     fn drop(&mut self) {
-        self.close();
+        if let Some(handle) = self.handle.take() {
+            let _inside = InBroker;
+            handle.lose(self.clock.now());
+        }
     }
 }
 

@@ -243,7 +243,7 @@ impl Client {
                     let accepted = Accepted { token: at, state, instance, before };
                     self.channels[channel].accepted.push(accepted);
                 }
-                Outcome::Requeue { .. } => token.holder = None,
+                Outcome::Requeue { .. } | Outcome::Release { .. } => token.holder = None,
                 Outcome::Reject { .. } => token.reject(dead),
             }
         }

@@ -108,8 +108,8 @@ fn each_settle_has_its_outcome() {
         (nack(false, false), "[20] Reject { flagged: false }"),
         (reject(true), "[20] Requeue { failed: true }"),
         (reject(false), "[20] Reject { flagged: true }"),
-        (Method::BasicRecover { requeue: true }, "[10, 20, 30] Requeue { failed: false }"),
-        (Method::BasicRecoverAsync { requeue: true }, "[10, 20, 30] Requeue { failed: false }"),
+        (Method::BasicRecover { requeue: true }, "[10, 20, 30] Release { failed: false }"),
+        (Method::BasicRecoverAsync { requeue: true }, "[10, 20, 30] Release { failed: false }"),
     ] {
         let mut peer = consuming(3);
         peer.send(1, method);
@@ -131,7 +131,7 @@ fn settles_that_arrive_together_travel_together() {
         peer.asked(),
         [
             "Unsubscribe { channel: ChannelId(1), consumer: ConsumerNumber(1), queue: QueueId(1) }",
-            "1 settle 1 [40, 50, 60, 70, 80] Requeue { failed: true }",
+            "1 settle 1 [40, 50, 60, 70, 80] Release { failed: true }",
         ]
     );
 }
@@ -150,20 +150,20 @@ fn a_closed_channel_gives_everything_back_before_it_is_answered() {
         peer.asked(),
         [
             "Unsubscribe { channel: ChannelId(1), consumer: ConsumerNumber(1), queue: QueueId(1) }",
-            "1 settle 1 [10, 20, 30] Requeue { failed: true }",
-            "1 settle - [5] Requeue { failed: true }",
+            "1 settle 1 [10, 20, 30] Release { failed: true }",
+            "1 settle - [5] Release { failed: true }",
             "Barrier { channel: ChannelId(1) }",
         ]
     );
     peer.tell([delivered(1, 40)]);
-    assert_eq!(peer.asked(), ["1 settle 1 [40] Requeue { failed: false }"]);
+    assert_eq!(peer.asked(), ["1 settle 1 [40] Release { failed: false }"]);
     let consumer = ConsumerNumber(1);
     peer.tell([Notice::Unsubscribed { channel: ONE, consumer }]);
     assert_eq!(peer.heard(), [""; 0]);
     peer.tell([Notice::Done { channel: ONE }]);
     assert_eq!(peer.heard(), ["1 channel.close-ok"]);
     peer.tell([delivered(1, 50)]);
-    assert_eq!(peer.asked(), ["1 settle 1 [50] Requeue { failed: false }"]);
+    assert_eq!(peer.asked(), ["1 settle 1 [50] Release { failed: false }"]);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_stray_delivery_takes_nothing_of_the_limit() {
     peer.requests.clear();
     let consumer = ConsumerNumber(1);
     peer.tell([Notice::Unsubscribed { channel: ONE, consumer }, delivered(1, 10)]);
-    assert_eq!(peer.asked(), ["1 settle 1 [10] Requeue { failed: false }"]);
+    assert_eq!(peer.asked(), ["1 settle 1 [10] Release { failed: false }"]);
     assert_eq!(credit.left(), 1);
 }
 

@@ -117,7 +117,7 @@ fn a_subscription_that_comes_too_late_is_ended() {
         peer.asked(),
         [
             "Unsubscribe { channel: ChannelId(1), consumer: ConsumerNumber(1), queue: QueueId(1) }",
-            "1 settle 1 [5] Requeue { failed: false }",
+            "1 settle 1 [5] Release { failed: false }",
         ]
     );
 }

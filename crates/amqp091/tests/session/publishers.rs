@@ -156,7 +156,7 @@ fn a_refused_commit_gives_its_deliveries_back() {
     let asked = peer.asked();
     assert_eq!(
         asked.last().map(String::as_str),
-        Some("1 settle 1 [11, 12] Requeue { failed: true }")
+        Some("1 settle 1 [11, 12] Release { failed: true }")
     );
 }
 

@@ -2,7 +2,7 @@
 //! changes a job comes through here and leaves a [`Transition`] behind.
 
 use super::{
-    identity::{Admitted, Application, Identities, Named},
+    identity::{Admitted, Application, Identities, Named, Origin},
     limit::Running,
     order::ReadyJob,
     select::{Dispatch, Selection},
@@ -221,6 +221,68 @@ impl Book {
         admitted
     }
 
+    /// Puts a job back as the log knows it. `lease_end`: it runs, and its worker has so long.
+    /// Returns the fence of its attempt. A job that has the id already goes.
+    pub fn restore(
+        &mut self,
+        submission: Submission,
+        life: Life,
+        lease_end: Option<Timestamp>,
+        now: Timestamp,
+        out: &mut Vec<Transition>,
+    ) -> Option<Fence> {
+        let Submission { entry, mut application, key, priority, cost_us, deadline, .. } =
+            submission;
+        let id = application.id.clone();
+        // What is in the log was admitted once.
+        application.origin = Origin::Returned;
+        if life.state.is_settled() {
+            application.unique = None;
+        }
+        let lifetimes = &self.policy.lifetimes;
+        let mut admitted = self.identities.admit(application.clone(), entry, lifetimes, now);
+        if let Admitted::NotUnique(_) = admitted {
+            // It was let in when the other one's time had passed.
+            application.unique = None;
+            admitted = self.identities.admit(application, entry, lifetimes, now);
+        }
+        if let Admitted::Supersedes(older) = admitted
+            && let Some(job) = self.drop_job(older, now)
+        {
+            out.push(Transition { entry: older, to: None, ..transition(older, &job.life) });
+        }
+        let run = lease_end.filter(|_| life.state == State::Running).map(|end| {
+            self.last_fence.0 += 1;
+            self.running.start(&key, now);
+            Run { fence: self.last_fence, sequence: 0, lease_end: Some(end) }
+        });
+        if life.state.is_settled() {
+            self.identities.settle(&id, life.since);
+        }
+        let traits = ReadyJob { id: entry, key, priority, cost_us, deadline, ready_at: life.since };
+        if life.state == State::Ready {
+            self.selection.add(traits.clone());
+        }
+        let job = Job {
+            id,
+            life,
+            traits,
+            attempts: submission.attempts,
+            start_before: submission.start_before,
+            parents: submission.parents,
+            run,
+            timer: None,
+        };
+        self.jobs.insert(entry, job);
+        self.set_timer(entry);
+        run.map(|it| it.fence)
+    }
+
+    /// Attempts that the job may have.
+    pub fn attempts_max(&self, entry: EntryId) -> u32 {
+        self.attempts(entry).max
+    }
+
     /// The next job for a worker, whose lease ends by itself if `is_leased`.
     pub fn next(&mut self, is_leased: bool, now: Timestamp, out: &mut Vec<Transition>) -> Next {
         self.selection.wake(now);
@@ -389,6 +451,44 @@ impl Book {
             self.selection.change(job.traits.clone());
         }
         Ok(())
+    }
+
+    /// Not to be started before `at`, for a job that does not run yet.
+    ///
+    /// # Errors
+    /// [`BookError`]
+    pub fn defer(
+        &mut self,
+        entry: EntryId,
+        at: Timestamp,
+        now: Timestamp,
+        out: &mut Vec<Transition>,
+    ) -> Result<State, BookError> {
+        let job = self.jobs.get_mut(&entry).ok_or(BookError::Unknown)?;
+        let before = job.life.state;
+        job.life.defer(at, now)?;
+        let state = job.life.state;
+        if before == state && state == State::Ready {
+            return Ok(state);
+        }
+        self.settle_in(entry, None, now, out);
+        Ok(state)
+    }
+
+    /// The job is lost: its message cannot be read.
+    pub fn remove(&mut self, entry: EntryId, now: Timestamp) {
+        if let Some(job) = self.drop_job(entry, now) {
+            self.identities.forget(&job.id, &self.policy.lifetimes, now);
+        }
+    }
+
+    /// A job that does not run goes before its time is over.
+    pub fn forget(&mut self, entry: EntryId, now: Timestamp, out: &mut Vec<Transition>) {
+        let is_running = self.jobs.get(&entry).is_none_or(|it| it.run.is_some());
+        if !is_running && let Some(job) = self.drop_job(entry, now) {
+            self.identities.forget(&job.id, &self.policy.lifetimes, now);
+            out.push(Transition { entry, to: None, ..transition(entry, &job.life) });
+        }
     }
 
     fn happen(

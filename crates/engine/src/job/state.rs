@@ -186,6 +186,24 @@ impl Life {
         Ok(Some(self.state))
     }
 
+    /// Not to be started before `at`: for one that does not run yet.
+    ///
+    /// # Errors
+    /// [`NotNow`]
+    pub fn defer(&mut self, at: Timestamp, now: Timestamp) -> Result<(), NotNow> {
+        match self.state {
+            State::Waiting => self.due = Some(at),
+            State::Ready if at <= now => {}
+            State::Scheduled | State::Ready => {
+                self.due = Some(at);
+                self.schedule(now);
+            }
+            it if it.is_settled() => return Err(NotNow::Settled(it)),
+            it => return Err(NotNow::Pending(it)),
+        }
+        Ok(())
+    }
+
     fn schedule(&mut self, now: Timestamp) {
         match self.due.filter(|it| now < *it) {
             Some(_) => self.enter(State::Scheduled, now),

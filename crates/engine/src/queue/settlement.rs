@@ -28,7 +28,9 @@ impl Queue {
             }
             match outcome {
                 Outcome::Accept => Self::forget(item.entry.place(), effects),
-                Outcome::Requeue { failed } => self.take_back(item, failed, now, effects),
+                Outcome::Requeue { failed } | Outcome::Release { failed } => {
+                    self.take_back(item, failed, now, effects);
+                }
                 Outcome::Reject { flagged } => {
                     self.bury(item, DeathReason::Rejected, flagged, effects);
                 }

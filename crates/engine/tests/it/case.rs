@@ -66,6 +66,7 @@ fn effect_text(effect: &Effect) -> String {
         Effect::WakeAt(at) => format!("wake at {at}"),
         Effect::Unused => "unused".into(),
         Effect::Expired => "expired".into(),
+        other => format!("{other:?}"),
     }
 }
 

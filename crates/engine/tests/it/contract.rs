@@ -236,7 +236,7 @@ fn auto_delete_acts_when_the_last_consumer_goes_and_not_before_there_was_one() {
     case.subscribe(1, |_| {});
     case.subscribe(2, |_| {});
     assert_eq!(case.unsubscribe(1), "1 unsubscribed");
-    assert_eq!(case.apply(Command::EndSession { session: SESSION }), "unused");
+    assert_eq!(case.apply(Command::EndSession { session: SESSION, is_orderly: false }), "unused");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn end_of_a_session_brings_everything_back_as_failed() {
     }
     assert_eq!(case.fetch(), "fetched a, 2 left after 19");
     assert_eq!(case.subscribe(1, |it| it.prefetch = 1), "1 subscribed; 1 gets b after 29");
-    let end = || Command::EndSession { session: SESSION };
+    let end = || Command::EndSession { session: SESSION, is_orderly: false };
     assert_eq!(case.apply(end()), "counted 10: 1 1; counted 20: 1 1");
     assert_eq!(case.fetch(), "fetched a again (1, 1), 2 left after 19");
     assert_eq!(case.apply(end()), "a dies in log 10: delivery_limit redelivered");

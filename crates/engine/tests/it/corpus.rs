@@ -5,7 +5,10 @@
 mod inputs;
 
 use bytes::Bytes;
-use engine::record::{Record, encode_counted, encode_removed, encode_stopped, kind, message_of};
+use engine::{
+    job::JobRecord,
+    record::{Record, encode_counted, encode_removed, encode_stopped, kind, message_of},
+};
 
 /// Takes a kind and a payload: both readers of a message agree, and what was read is written and
 /// read again to the same.
@@ -15,11 +18,21 @@ pub(crate) fn record(octets: &[u8]) {
     if *kind == kind::MESSAGE {
         return message(payload, decoded);
     }
+    if *kind == kind::JOB {
+        return job(payload);
+    }
     let Ok(record) = decoded else { return };
     let (mut once, mut twice) = (Vec::new(), Vec::new());
     encode(&record, &mut once);
     encode(&Record::decode(*kind, &once).expect("what was written is read"), &mut twice);
     assert_eq!(once, twice);
+}
+
+fn job(payload: &[u8]) {
+    let Ok(record) = JobRecord::decode(payload) else { return };
+    let mut octets = Vec::new();
+    record.encode(&mut octets);
+    assert_eq!(JobRecord::decode(&octets), Ok(record));
 }
 
 fn encode(record: &Record, out: &mut Vec<u8>) {

@@ -188,6 +188,7 @@ impl Life {
                     self.wake_at = Some(at);
                     continue;
                 }
+                other => panic!("a plain queue does not say {other:?}"),
             });
         }
         seen
@@ -402,6 +403,8 @@ impl Life {
             Outcome::Accept,
             Outcome::Requeue { failed: false },
             Outcome::Requeue { failed: true },
+            Outcome::Release { failed: false },
+            Outcome::Release { failed: true },
             Outcome::Accept,
             Outcome::Reject { flagged: true },
             Outcome::Reject { flagged: false },
@@ -464,7 +467,7 @@ impl Life {
             },
             92..94 => Command::Tick,
             94 => Command::Purge { session, channel: CHANNEL },
-            95 => Command::EndSession { session },
+            95 => Command::EndSession { session, is_orderly: draw.one_in(2) },
             96 => Command::Configure(changeable(draw, (**self.queue.policy()).clone()).into()),
             _ => return self.check_entries(),
         };

@@ -159,7 +159,7 @@ impl Reference {
             }
             Command::Touch => self.used = now,
             Command::Tick => {}
-            Command::EndSession { session } => self.end_session(*session),
+            Command::EndSession { session, .. } => self.end_session(*session),
             Command::Close => unreachable!("not part of these tests"),
         }
         self.rest();
@@ -599,7 +599,7 @@ impl Reference {
         let failed = match outcome {
             Outcome::Accept => return self.forget(it.place),
             Outcome::Reject { flagged } => return self.die(&it, "rejected", flagged),
-            Outcome::Requeue { failed } => failed,
+            Outcome::Requeue { failed } | Outcome::Release { failed } => failed,
         };
         it.failed += u32::from(failed);
         if failed && self.policy.delivery_limit.is_some_and(|limit| limit < it.failed) {
