@@ -18,7 +18,7 @@ use bytes::Bytes;
 use model::{Name, Refusal};
 use node::Node;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -129,7 +129,30 @@ impl Shared {
         }
     }
 
-    fn is_stopping(&self) -> bool {
+    /// Checks a login with a password, by the limits that hold for every way in.
+    pub(crate) async fn log_in(
+        &self,
+        user: &Name,
+        password: &[u8],
+        address: IpAddr,
+    ) -> Result<(), Denied> {
+        if **user == *self.first_user
+            && let Some(comparison) = self.node.take_comparison()
+        {
+            spawn_blocking(move || comparison.join()).await.ok();
+        }
+        self.remember_known_password();
+        let record = self.node.broker().user(user);
+        let login = Login { user, password, address, now: self.node.now() };
+        let record = record.as_ref().map(|it| &it.password);
+        self.authenticator.login(login, record).await
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.write_timeout
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
         *self.phase.borrow() != Phase::Running
     }
 }
@@ -306,17 +329,7 @@ impl Connection {
         match password {
             Some(password) => {
                 self.user = user;
-                if *self.user == *shared.first_user
-                    && let Some(comparison) = shared.node.take_comparison()
-                {
-                    spawn_blocking(move || comparison.join()).await.ok();
-                }
-                shared.remember_known_password();
-                let record = shared.node.broker().user(&self.user);
-                let now = shared.node.now();
-                let login = Login { user: &self.user, password: &password, address, now };
-                let record = record.as_ref().map(|it| &it.password);
-                shared.authenticator.login(login, record).await
+                shared.log_in(&self.user, &password, address).await
             }
             None => {
                 self.user = self.certificate.clone().ok_or(Denied::NoCertificate)?;

@@ -10,13 +10,15 @@ mod admission;
 mod tls;
 mod traffic;
 mod connection;
+mod patience;
+mod http;
 mod listen;
 mod server;
 mod run;
 pub mod users;
 pub mod check;
 
-pub use listen::BindError;
+pub use listen::{BindError, Service};
 pub use run::{RunError, node_options, open_exit_code, run};
 pub use server::{Listening, Server, StartError};
 pub use tls::TlsError;

@@ -1,11 +1,13 @@
 //! Listeners: bound with a clear word when that fails, and loops that accept.
 
 use crate::{
+    admission::Seat,
     config::ListenAddress,
     connection::{self, Phase, Shared, wait_for_phase},
-    exit,
+    exit, http,
     logging::Throttle,
 };
+use api::router::Endpoint;
 use model::Timestamp;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
@@ -50,8 +52,8 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn of(address: SocketAddr, is_tls: bool, error: io::Error) -> Self {
-        let flag = if is_tls { "listen-tls" } else { "listen" };
+    fn of(address: SocketAddr, service: Service, error: io::Error) -> Self {
+        let flag = service.flag();
         match error.kind() {
             ErrorKind::AddrInUse => Self::Taken(address, flag),
             ErrorKind::PermissionDenied => Self::Forbidden(address, flag),
@@ -70,36 +72,54 @@ impl BindError {
     }
 }
 
+/// What is spoken at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Amqp,
+    AmqpTls,
+    Http,
+}
+
+impl Service {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Amqp => "listen",
+            Self::AmqpTls => "listen-tls",
+            Self::Http => "listen-http",
+        }
+    }
+}
+
 /// A listener that is bound.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) listener: TcpListener,
     pub(crate) address: SocketAddr,
-    pub(crate) is_tls: bool,
+    pub(crate) service: Service,
 }
 
 /// Binds everything that one entry of the configuration means.
-pub(crate) fn bind(listen: ListenAddress, is_tls: bool) -> Result<Vec<Bound>, BindError> {
+pub(crate) fn bind(listen: ListenAddress, service: Service) -> Result<Vec<Bound>, BindError> {
     let (candidates, one_suffices) = listen.candidates();
     let mut bound = Vec::new();
     let mut missing = None;
     for address in candidates {
         match bind_one(address) {
-            Ok((listener, address)) => bound.push(Bound { listener, address, is_tls }),
+            Ok((listener, address)) => bound.push(Bound { listener, address, service }),
             Err(error) if one_suffices && is_absent(&error) => missing = Some((address, error)),
             Err(error)
                 if listen == ListenAddress::Everywhere(address.port()) && is_absent(&error) =>
             {
                 let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
                 let (listener, address) =
-                    bind_one(four).map_err(|error| BindError::of(four, is_tls, error))?;
-                bound.push(Bound { listener, address, is_tls });
+                    bind_one(four).map_err(|error| BindError::of(four, service, error))?;
+                bound.push(Bound { listener, address, service });
             }
-            Err(error) => return Err(BindError::of(address, is_tls, error)),
+            Err(error) => return Err(BindError::of(address, service, error)),
         }
     }
     match missing {
-        Some((address, error)) if bound.is_empty() => Err(BindError::of(address, is_tls, error)),
+        Some((address, error)) if bound.is_empty() => Err(BindError::of(address, service, error)),
         _ => Ok(bound),
     }
 }
@@ -127,7 +147,12 @@ fn bind_one(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// Accepts until the server stops, then waits for the connections, but not longer than `patience`
 /// and not when it is to hurry.
-pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration) {
+pub(crate) async fn accept(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    bound: Bound,
+    patience: Duration,
+) {
     let mut phase = shared.phase.clone();
     let mut tasks = JoinSet::new();
     let lines = Throttle::default();
@@ -138,7 +163,9 @@ pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration
             Some(ended) = tasks.join_next() => report(ended),
             accepted = bound.listener.accept() => match accepted {
                 Ok((socket, peer)) => {
-                    admit(&shared, &mut tasks, &lines, socket, peer, bound.is_tls);
+                    if let Some(admitted) = admit(&shared, &lines, socket, peer) {
+                        spawn(&shared, &endpoint, &mut tasks, admitted, bound.service);
+                    }
                 }
                 Err(error) => pause(&error, &lines, bound.address, shared.node.now()).await,
             },
@@ -157,27 +184,45 @@ pub(crate) async fn accept(shared: Arc<Shared>, bound: Bound, patience: Duration
     tasks.shutdown().await;
 }
 
+/// Counts a connection and makes its socket ready; `None` when there is no room or it has gone.
 fn admit(
-    shared: &Arc<Shared>,
-    tasks: &mut JoinSet<()>,
+    shared: &Shared,
     lines: &Throttle,
     socket: TcpStream,
     peer: SocketAddr,
-    is_tls: bool,
-) {
+) -> Option<(TcpStream, SocketAddr, Seat)> {
     let Some(seat) = shared.admission.seat() else {
         if let Some(suppressed) = lines.admit(shared.node.now()) {
             let connections_max = shared.admission.connections_max();
             tracing::warn!(%peer, connections_max, suppressed, "too many connections");
         }
-        return;
+        return None;
     };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "connection was gone before it began");
-        return;
+        return None;
     }
-    tasks.spawn(connection::serve(Arc::clone(shared), socket, peer, is_tls, seat));
+    Some((socket, peer, seat))
+}
+
+fn spawn(
+    shared: &Arc<Shared>,
+    endpoint: &Endpoint,
+    tasks: &mut JoinSet<()>,
+    (socket, peer, seat): (TcpStream, SocketAddr, Seat),
+    service: Service,
+) {
+    let shared = Arc::clone(shared);
+    match service {
+        Service::Amqp | Service::AmqpTls => {
+            let is_tls = service == Service::AmqpTls;
+            tasks.spawn(connection::serve(shared, socket, peer, is_tls, seat));
+        }
+        Service::Http => {
+            tasks.spawn(http::serve(shared, endpoint.clone(), socket, peer, seat));
+        }
+    }
 }
 
 fn tune(socket: &TcpStream) -> io::Result<()> {
@@ -217,9 +262,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_names_address_and_cure() {
-        let taken = bind("127.0.0.1:0".parse().map(ListenAddress::At).unwrap(), false).unwrap();
+        let taken =
+            bind("127.0.0.1:0".parse().map(ListenAddress::At).unwrap(), Service::Amqp).unwrap();
         let address = taken[0].address;
-        let error = bind(ListenAddress::At(address), false).unwrap_err();
+        let error = bind(ListenAddress::At(address), Service::Amqp).unwrap_err();
         let expected = format!(
             "cannot listen on {address}: another process listens there; stop it, or choose another \
              address with --listen"
@@ -230,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_address_names_address_and_cure() {
         let foreign = ListenAddress::At("192.0.2.1:0".parse().unwrap());
-        let error = bind(foreign, true).unwrap_err();
+        let error = bind(foreign, Service::AmqpTls).unwrap_err();
         let expected = "cannot listen on 192.0.2.1:0: this machine does not have the address; \
              choose one of its own with --listen-tls";
         assert_eq!((error.to_string().as_str(), error.exit_code()), (expected, 78));
@@ -238,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn everywhere_and_loopback_bind_at_least_one_address() {
-        assert_eq!(bind(ListenAddress::Everywhere(0), false).unwrap().len(), 1);
-        assert!(!bind(ListenAddress::Loopback(0), false).unwrap().is_empty());
+        assert_eq!(bind(ListenAddress::Everywhere(0), Service::Http).unwrap().len(), 1);
+        assert!(!bind(ListenAddress::Loopback(0), Service::Http).unwrap().is_empty());
     }
 }

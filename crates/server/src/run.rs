@@ -3,7 +3,9 @@
 use crate::{
     auth::password,
     config::{Config, ListenAddress, Loaded},
-    exit, logging,
+    exit,
+    listen::Service,
+    logging,
     server::{Server, StartError},
 };
 use model::Name;
@@ -119,6 +121,7 @@ fn warn_of_risks(config: &Config) {
     let open: Vec<String> = config
         .listeners_tcp
         .iter()
+        .chain(&config.listeners_http)
         .filter(|it| !it.is_loopback())
         .map(ListenAddress::to_string)
         .collect();
@@ -213,7 +216,11 @@ async fn serve(config: &Config, node: &Arc<Node>, files_max: Option<u64>) -> Res
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut server = Server::start(config, Arc::clone(node), files_max)?;
     for listening in server.listening() {
-        let kind = if listening.is_tls { "TLS (SSL)" } else { "TCP" };
+        let kind = match listening.service {
+            Service::Amqp => "TCP",
+            Service::AmqpTls => "TLS (SSL)",
+            Service::Http => "HTTP",
+        };
         tracing::info!("started {kind} listener on {}", listening.address);
     }
     tracing::info!("Server startup complete; 0 plugins started.");

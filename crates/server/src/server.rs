@@ -4,7 +4,8 @@ use crate::{
     admission::Admission,
     config::{Config, Identity},
     connection::{Phase, STOPPING, Shared},
-    listen::{self, BindError},
+    http,
+    listen::{self, BindError, Service},
     tls::{Tls, TlsError},
 };
 use amqp091::config::SessionConfig;
@@ -29,7 +30,7 @@ pub enum StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listening {
     pub address: SocketAddr,
-    pub is_tls: bool,
+    pub service: Service,
 }
 
 /// A running server.
@@ -52,22 +53,29 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tls = Tls::open(config)?;
         let mut bound = Vec::new();
-        for listen in &config.listeners_tcp {
-            bound.extend(listen::bind(*listen, false)?);
-        }
-        for listen in &config.listeners_tls {
-            bound.extend(listen::bind(*listen, true)?);
+        for (listeners, service) in [
+            (&config.listeners_tcp, Service::Amqp),
+            (&config.listeners_tls, Service::AmqpTls),
+            (&config.listeners_http, Service::Http),
+        ] {
+            for listen in listeners {
+                bound.extend(listen::bind(*listen, service)?);
+            }
         }
         let (phase, watched) = watch::channel(Phase::Running);
         let admission = Admission::new(config, files_max);
         let session = session_config(config);
         let shared = Arc::new(Shared::new(config, session, node, admission, tls, watched));
+        let endpoint = http::endpoint(Arc::clone(&shared), config.message_bytes_max);
         let listening: Vec<_> =
-            bound.iter().map(|it| Listening { address: it.address, is_tls: it.is_tls }).collect();
+            bound.iter().map(|it| Listening { address: it.address, service: it.service }).collect();
         let patience = config.shutdown_timeout + CUT_OFF_GRACE;
         let loops = bound
             .into_iter()
-            .map(|it| tokio::spawn(listen::accept(Arc::clone(&shared), it, patience)))
+            .map(|it| {
+                let endpoint = endpoint.clone();
+                tokio::spawn(listen::accept(Arc::clone(&shared), endpoint, it, patience))
+            })
             .collect();
         Ok(Self { shared, listening, phase, loops })
     }

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("broker", &["stdx", "model", "catalog", "engine", "storage"]),
     ("node", &["stdx", "model", "broker", "storage"]),
     ("api", &["stdx", "model"]),
-    ("server", &["stdx", "model", "broker", "node", "amqp091"]),
+    ("server", &["stdx", "model", "broker", "node", "amqp091", "api"]),
     ("bench", &["stdx", "model", "amqp091"]),
     ("ferrymq", &["server", "node", "bench"]),
     ("sim", &["*"]),

@@ -87,6 +87,9 @@ keys! {
         flag "listen";
     /// Addresses for AMQP over TLS, as above. They need `tls.certificate` and `tls.key`.
     listeners_tls: Vec<ListenAddress> = "listeners.tls", Kind::Addresses, "", flag "listen-tls";
+    /// Addresses for HTTP without TLS: jobs under `/v1`. Empty: none.
+    listeners_http: Vec<ListenAddress> = "listeners.http", Kind::Addresses, "",
+        flag "listen-http";
     /// PEM file with the server's certificate and the chain below its root. Read again on SIGHUP.
     tls_certificate: Option<PathBuf> = "tls.certificate", Kind::Path, "";
     /// PEM file with the key of the certificate. Read again on SIGHUP.

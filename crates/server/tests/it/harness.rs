@@ -4,7 +4,7 @@ use crate::script;
 use lapin::{Connection, ConnectionProperties};
 use node::Node;
 use server::{
-    Server,
+    Server, Service,
     config::{Config, KEYS, Sources, load},
     node_options,
 };
@@ -41,11 +41,15 @@ impl TestServer {
 
     /// The first address without TLS.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.listening().iter().find(|it| !it.is_tls).unwrap().address
+        self.server.listening().iter().find(|it| it.service == Service::Amqp).unwrap().address
+    }
+
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        self.server.listening().iter().find(|it| it.service == Service::Http).unwrap().address
     }
 
     pub(crate) fn tls_address(&self) -> SocketAddr {
-        self.server.listening().iter().find(|it| it.is_tls).unwrap().address
+        self.server.listening().iter().find(|it| it.service == Service::AmqpTls).unwrap().address
     }
 
     /// Plays a script on a new connection.

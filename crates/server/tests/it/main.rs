@@ -5,6 +5,7 @@ mod script;
 mod harness;
 mod handshake;
 mod tls;
+mod http;
 mod messages;
 mod stopping;
 mod corpus;
