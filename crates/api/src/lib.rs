@@ -22,4 +22,5 @@ pub mod visit;
 mod jobs;
 mod submit;
 mod leases;
+pub mod openapi;
 pub mod router;

@@ -1,7 +1,8 @@
 //! Which handler a request goes to.
 
 use crate::{
-    jobs, leases,
+    answer, jobs, leases,
+    openapi::{self, DESCRIPTION_PATH},
     problem::{Problem, ProblemType},
     submit,
     visit::Api,
@@ -14,6 +15,7 @@ use axum::{
     routing,
 };
 use bytes::Bytes;
+use http::StatusCode;
 use std::sync::Arc;
 use tower_service::Service as _;
 
@@ -45,6 +47,7 @@ fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/queues/{queue}/jobs", routing::post(submit))
         .route("/v1/queues/{queue}/leases", routing::post(acquire))
+        .route(DESCRIPTION_PATH, routing::get(describe))
         .route("/v1/jobs", routing::get(list))
         .route("/v1/jobs/{id}", routing::get(get).patch(patch).delete(cancel))
         .route("/v1/jobs/{id}/result", routing::get(result))
@@ -55,6 +58,11 @@ fn router(api: Arc<Api>) -> Router {
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)
         .with_state(api)
+}
+
+/// It is the same for everybody, so nobody need log in for it.
+async fn describe() -> Response {
+    answer::json(StatusCode::OK, &openapi::document())
 }
 
 async fn nothing() -> Response {

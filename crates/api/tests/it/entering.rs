@@ -1,7 +1,7 @@
 //! Who is let in, and what the door says to what it does not know.
 
 use crate::double::{Scripted, anonymous, answer, request, scene, scene_with, view};
-use api::visit::Settings;
+use api::{openapi, visit::Settings};
 use model::job::{JobAnswer, JobRefusal, State};
 
 const GET: &str = "GET /v1/jobs/order-17";
@@ -33,6 +33,33 @@ async fn nobody_gets_past_any_route_without_a_login() {
         }
     }
     assert!(scene.log.entered.lock().unwrap().is_empty());
+}
+
+/// The description names exactly the routes that there are.
+#[tokio::test]
+async fn the_description_names_every_route() {
+    let mut described: Vec<String> = openapi::operations()
+        .map(|(method, path)| {
+            let path = path.replace("{queue}", "q").replace("{id}", "i").replace("{token}", "t");
+            format!("{method} {path}")
+        })
+        .collect();
+    let mut known = ROUTES.map(ToOwned::to_owned).to_vec();
+    known.push("GET /v1/openapi.json".to_owned());
+    described.sort();
+    known.sort();
+    assert_eq!(described, known);
+    let found = scene(Vec::new()).send(anonymous("GET /v1/openapi.json", &[], "")).await;
+    assert_eq!((found.status, found.json()["openapi"].as_str()), (200, Some("3.1.0")));
+}
+
+#[tokio::test]
+async fn a_shown_job_has_the_members_of_the_description() {
+    let scene = scene(vec![answer(JobAnswer::Job(view(State::Ready)))]);
+    let job = scene.send(request(GET, &[], "")).await.json();
+    let schema = openapi::document()["components"]["schemas"]["Job"]["required"].clone();
+    let members: Vec<&String> = job.as_object().unwrap().keys().collect();
+    assert_eq!(serde_json::json!(members), schema);
 }
 
 #[tokio::test]
