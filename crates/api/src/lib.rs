@@ -11,6 +11,7 @@ pub mod request_headers;
 pub mod address;
 pub mod job_json;
 pub mod event_stream;
+pub mod schedule;
 pub mod outgoing;
 pub mod door;
 pub mod query;
