@@ -148,6 +148,14 @@ impl Shared {
         self.authenticator.login(login, record).await
     }
 
+    /// Shakes hands for TLS, when it is its turn; `None` when that fails or takes too long.
+    pub(crate) async fn shake_hands(&self, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let tls = self.tls.as_ref()?;
+        let _turn = self.tls_handshakes.acquire().await.ok()?;
+        let handshake = tls.acceptor().accept(socket);
+        timeout(self.tls_handshake_timeout, handshake).await.ok()?.ok()
+    }
+
     pub(crate) fn write_timeout(&self) -> Duration {
         self.write_timeout
     }

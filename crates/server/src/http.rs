@@ -33,7 +33,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// How long a client may take for the head of a request, the first one or the next.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +113,7 @@ pub(crate) async fn serve(
     endpoint: Endpoint,
     socket: TcpStream,
     peer: SocketAddr,
+    is_tls: bool,
     _seat: Seat,
 ) {
     let mut phase = shared.phase.clone();
@@ -119,6 +123,31 @@ pub(crate) async fn serve(
         ticket = shared.admission.ticket(peer.ip()) => ticket,
     };
     let Some(ticket) = ticket else { return };
+    if !is_tls {
+        return converse(&shared, endpoint, socket, peer, ticket).await;
+    }
+    let stream = tokio::select! {
+        biased;
+        () = wait_for_phase(&mut phase, Phase::Stopping) => return,
+        stream = shared.shake_hands(socket) => stream,
+    };
+    match stream {
+        Some(stream) => converse(&shared, endpoint, stream, peer, ticket).await,
+        None => tracing::debug!(%peer, "TLS handshake failed"),
+    }
+}
+
+/// Answers the requests of one client.
+async fn converse<S>(
+    shared: &Shared,
+    endpoint: Endpoint,
+    stream: S,
+    peer: SocketAddr,
+    ticket: Ticket,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut phase = shared.phase.clone();
     // Who has logged in once is no stranger any more.
     let ticket: Arc<Mutex<Option<Ticket>>> = Arc::new(Mutex::new(Some(ticket)));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -135,7 +164,7 @@ pub(crate) async fn serve(
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = TokioIo::new(Patient::new(socket, shared.write_timeout()));
+    let stream = TokioIo::new(Patient::new(stream, shared.write_timeout()));
     let connection = Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

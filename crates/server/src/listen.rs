@@ -78,6 +78,7 @@ pub enum Service {
     Amqp,
     AmqpTls,
     Http,
+    HttpTls,
 }
 
 impl Service {
@@ -86,6 +87,7 @@ impl Service {
             Self::Amqp => "listen",
             Self::AmqpTls => "listen-tls",
             Self::Http => "listen-http",
+            Self::HttpTls => "listen-https",
         }
     }
 }
@@ -219,8 +221,9 @@ fn spawn(
             let is_tls = service == Service::AmqpTls;
             tasks.spawn(connection::serve(shared, socket, peer, is_tls, seat));
         }
-        Service::Http => {
-            tasks.spawn(http::serve(shared, endpoint.clone(), socket, peer, seat));
+        Service::Http | Service::HttpTls => {
+            let is_tls = service == Service::HttpTls;
+            tasks.spawn(http::serve(shared, endpoint.clone(), socket, peer, is_tls, seat));
         }
     }
 }

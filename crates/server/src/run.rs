@@ -220,6 +220,7 @@ async fn serve(config: &Config, node: &Arc<Node>, files_max: Option<u64>) -> Res
             Service::Amqp => "TCP",
             Service::AmqpTls => "TLS (SSL)",
             Service::Http => "HTTP",
+            Service::HttpTls => "HTTPS",
         };
         tracing::info!("started {kind} listener on {}", listening.address);
     }

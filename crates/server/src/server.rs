@@ -57,6 +57,7 @@ impl Server {
             (&config.listeners_tcp, Service::Amqp),
             (&config.listeners_tls, Service::AmqpTls),
             (&config.listeners_http, Service::Http),
+            (&config.listeners_https, Service::HttpTls),
         ] {
             for listen in listeners {
                 bound.extend(listen::bind(*listen, service)?);

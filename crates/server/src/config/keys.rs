@@ -90,6 +90,9 @@ keys! {
     /// Addresses for HTTP without TLS: jobs under `/v1`. Empty: none.
     listeners_http: Vec<ListenAddress> = "listeners.http", Kind::Addresses, "",
         flag "listen-http";
+    /// The same over TLS. They need `tls.certificate` and `tls.key`.
+    listeners_https: Vec<ListenAddress> = "listeners.https", Kind::Addresses, "",
+        flag "listen-https";
     /// PEM file with the server's certificate and the chain below its root. Read again on SIGHUP.
     tls_certificate: Option<PathBuf> = "tls.certificate", Kind::Path, "";
     /// PEM file with the key of the certificate. Read again on SIGHUP.

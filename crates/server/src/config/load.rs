@@ -173,14 +173,17 @@ fn check_together(config: &Config, origins: &[Origin], errors: &mut Vec<ConfigEr
     if config.listeners_tcp.is_empty() && config.listeners_tls.is_empty() {
         refuse("listeners.tcp", "no address to listen on; set it or `listeners.tls`");
     }
-    if !config.listeners_tls.is_empty() {
+    let over_tls =
+        [("listeners.tls", &config.listeners_tls), ("listeners.https", &config.listeners_https)];
+    for (name, _) in over_tls.iter().filter(|it| !it.1.is_empty()) {
         if config.tls_certificate.is_none() {
-            refuse("listeners.tls", "TLS needs a certificate; set `tls.certificate`");
+            refuse(name, "TLS needs a certificate; set `tls.certificate`");
         }
         if config.tls_key.is_none() {
-            refuse("listeners.tls", "TLS needs a key; set `tls.key`");
+            refuse(name, "TLS needs a key; set `tls.key`");
         }
     }
+    let is_used = over_tls.iter().any(|it| !it.1.is_empty());
     if config.tls_client_verify != ClientVerify::None && config.tls_client_ca.is_none() {
         refuse("tls.client_verify", "checking needs authorities; set `tls.client_ca`");
     }
@@ -190,10 +193,10 @@ fn check_together(config: &Config, origins: &[Origin], errors: &mut Vec<ConfigEr
             "nothing is checked against it; set `tls.client_verify` to optional or required",
         );
     }
-    if config.tls_certificate.is_some() && config.listeners_tls.is_empty() {
+    if config.tls_certificate.is_some() && !is_used {
         refuse("tls.certificate", "no listener uses it; set `listeners.tls`");
     }
-    if config.tls_key.is_some() && config.listeners_tls.is_empty() {
+    if config.tls_key.is_some() && !is_used {
         refuse("tls.key", "no listener uses it; set `listeners.tls`");
     }
 }

@@ -3,9 +3,13 @@
 use crate::{harness::TestServer, script};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-use std::{path::PathBuf, sync::Arc};
+use server::Service;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -50,6 +54,7 @@ impl Authority {
         let (certificate, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
         let mut flags = vec![
             ("listeners.tls", "127.0.0.1:0"),
+            ("listeners.https", "127.0.0.1:0"),
             ("tls.certificate", &certificate),
             ("tls.key", &key),
         ];
@@ -65,6 +70,11 @@ impl Authority {
         certificate: Option<&str>,
         with_13: bool,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = self.client(certificate, with_13);
+        self.connect_to(server.tls_address(), config).await
+    }
+
+    fn client(&self, certificate: Option<&str>, with_13: bool) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap()).unwrap();
         let versions = [if with_13 { &version::TLS13 } else { &version::TLS12 }];
@@ -72,15 +82,22 @@ impl Authority {
             .with_protocol_versions(&versions)
             .unwrap()
             .with_root_certificates(roots);
-        let config = match certificate {
+        match certificate {
             None => builder.with_no_client_auth(),
             Some(name) => {
                 let chain = CertificateDer::from_pem_file(self.path(&format!("{name}.pem")));
                 let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key")));
                 builder.with_client_auth_cert(vec![chain.unwrap()], key.unwrap()).unwrap()
             }
-        };
-        let socket = TcpStream::connect(server.tls_address()).await?;
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        address: SocketAddr,
+        config: ClientConfig,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(address).await?;
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, socket).await
     }
@@ -173,5 +190,27 @@ async fn a_client_without_tls_is_disconnected() {
     let mut socket = TcpStream::connect(server.tls_address()).await.unwrap();
     let script = "send-raw \"AMQP\\x00\\x00\\x09\\x01\"\nexpect-close";
     script::play(&mut socket, script).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_is_spoken_over_tls_too() {
+    let authority = Authority::new();
+    let server = authority.start("none").await;
+    let listening = server.server.listening();
+    let address = listening.iter().find(|it| it.service == Service::HttpTls).unwrap().address;
+    let client = authority.client(None, true);
+    let mut stream = authority.connect_to(address, client).await.unwrap();
+    let head = "GET /v1/jobs/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
+    let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
+    stream.write_all(format!("{head}{login}\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("unknown-job"), "{answer}");
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.ok();
+    assert!(!answer.starts_with(b"HTTP"), "nothing is answered in the clear");
     server.stop().await;
 }
