@@ -159,7 +159,7 @@ impl State {
     ) {
         match effect {
             Effect::TellDurable { session, notice } => {
-                self.tells.push((session, notice, After::Turn));
+                self.tells.push((session, Notice::Job(notice), After::Turn));
             }
             Effect::JobChanged { entry } => {
                 self.job_changes.insert((queue, entry));

@@ -49,7 +49,7 @@ pub enum Effect {
     /// `Command::Tick` is wanted at this time. A later wish replaces an earlier one.
     WakeAt(Timestamp),
     /// The session is told when everything is durable that this turn writes.
-    TellDurable { session: SessionId, notice: Notice },
+    TellDurable { session: SessionId, notice: Box<JobNotice> },
     /// The state of a job that survives a restart has changed: a record of it is to be written at
     /// the end of the turn, and its place told to the queue.
     JobChanged { entry: EntryId },

@@ -226,7 +226,7 @@ impl Book {
     pub fn restore(
         &mut self,
         submission: Submission,
-        life: Life,
+        mut life: Life,
         lease_end: Option<Timestamp>,
         now: Timestamp,
         out: &mut Vec<Transition>,
@@ -249,6 +249,7 @@ impl Book {
         if let Admitted::Supersedes(older) = admitted
             && let Some(job) = self.drop_job(older, now)
         {
+            life.generation = life.generation.max(job.life.generation.saturating_add(1));
             out.push(Transition { entry: older, to: None, ..transition(older, &job.life) });
         }
         let run = lease_end.filter(|_| life.state == State::Running).map(|end| {

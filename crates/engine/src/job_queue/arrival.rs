@@ -8,7 +8,7 @@ use crate::{
     job::{Admitted, Life, Origin, Submission},
 };
 use model::{
-    EntryId, LogPosition, Message, Notice, SessionId, Timestamp,
+    EntryId, LogPosition, Message, SessionId, Timestamp,
     job::{Admission, JobAnswer, JobNotice, JobProblem, JobRefusal, JobView, ProblemKind, State},
 };
 use std::sync::Arc;
@@ -119,7 +119,8 @@ impl JobQueue {
         };
         self.items.insert(entry_id, item);
         self.transitions = out;
-        self.follow(&Cause::Submitted { names_itself: wants_id }, now, effects);
+        let is_told = wants_id || matches!(admitted, Admitted::Supersedes(_));
+        self.follow(&Cause::Submitted { is_told }, now, effects);
         if let Some(refusal) = refusal {
             self.cancel(entry_id, Some(refused(refusal)), now, effects);
         }
@@ -242,6 +243,6 @@ pub(super) fn forget(place: Place, effects: &mut Vec<Effect>) {
 
 /// Says it when all that this turn writes is durable.
 pub(super) fn tell(session: SessionId, number: u64, answer: JobAnswer, effects: &mut Vec<Effect>) {
-    let notice = Notice::Job(Box::new(JobNotice { number, answer }));
+    let notice = Box::new(JobNotice { number, answer });
     effects.push(Effect::TellDurable { session, notice });
 }

@@ -18,9 +18,9 @@ use std::sync::Arc;
 /// Why jobs change.
 #[derive(Debug)]
 pub(super) enum Cause {
-    /// `names_itself`: only a record tells the id.
+    /// `is_told`: only a record tells the id, or the generation.
     Submitted {
-        names_itself: bool,
+        is_told: bool,
     },
     Started {
         is_leased: bool,
@@ -103,6 +103,8 @@ impl JobQueue {
             self.end_run(entry, is_settled);
         }
         let Some(item) = self.items.get_mut(&entry) else { return };
+        // It belongs to the attempt.
+        item.progress = None;
         let is_ready = to == State::Ready;
         if std::mem::replace(&mut item.is_ready, is_ready) != is_ready {
             let bytes = u64::from(item.entry.body_len);
@@ -116,7 +118,6 @@ impl JobQueue {
             self.settled.remove(&(at, entry));
             item.start_before = None;
             item.problem = None;
-            item.progress = None;
             self.resident -= item.result.resident();
             item.result = Kept::Nothing;
         }
@@ -126,7 +127,7 @@ impl JobQueue {
             _ => {}
         }
         let is_written = match cause {
-            Cause::Submitted { names_itself } => *names_itself,
+            Cause::Submitted { is_told } => *is_told,
             Cause::Started { is_leased } => *is_leased,
             Cause::Released { was_leased } => *was_leased || to.is_settled(),
             Cause::Time => !is_ready || was_leased,

@@ -9,4 +9,5 @@ mod contract;
 mod corpus;
 mod reference;
 mod jobs;
+mod job_queue;
 mod random;

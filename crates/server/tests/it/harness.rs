@@ -58,12 +58,22 @@ impl TestServer {
         script::play(&mut socket, script).await;
     }
 
+    /// The broker behind it.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     pub(crate) async fn connect(&self) -> Connection {
         self.connect_as("guest:guest").await.unwrap()
     }
 
     pub(crate) async fn connect_as(&self, login: &str) -> lapin::Result<Connection> {
-        let uri = format!("amqp://{login}@{}/%2f", self.address());
+        Self::connect_to(self.address(), login).await
+    }
+
+    /// Connects through something that passes everything on.
+    pub(crate) async fn connect_to(address: SocketAddr, login: &str) -> lapin::Result<Connection> {
+        let uri = format!("amqp://{login}@{address}/%2f");
         let properties = ConnectionProperties::default()
             .with_executor(tokio_executor_trait::Tokio::current())
             .with_reactor(tokio_reactor_trait::Tokio::current());

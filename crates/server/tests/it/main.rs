@@ -7,5 +7,6 @@ mod handshake;
 mod tls;
 mod http;
 mod messages;
+mod jobs;
 mod stopping;
 mod corpus;
