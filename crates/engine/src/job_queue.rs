@@ -123,7 +123,8 @@ struct Run {
     /// The number of its delivery.
     delivery: Option<EntryId>,
     candidate: Option<Arc<Message>>,
-    /// Past this the delivery has taken too long.
+    /// The delivery may take so long without a sign of life, and past this it has.
+    timeout_ms: Option<u64>,
     overdue: Option<Timestamp>,
 }
 

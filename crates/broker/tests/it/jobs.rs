@@ -676,6 +676,26 @@ fn checkpoint_says_of_jobs_what_the_log_says() {
 }
 
 #[test]
+fn delivery_that_takes_too_long_is_lost_unless_its_worker_tells_progress() {
+    let mut shop = Shop::new(vec![("x-consumer-timeout", Value::I32(60_000))]);
+    shop.publish("a", "x");
+    let got = shop.consume();
+    shop.pass(at(50_000));
+    let progress = Properties { kind: Some("progress".into()), ..Properties::default() };
+    shop.reply(&got[0], &progress, r#"{"percent":40,"note":"page 4"}"#);
+    let view = shop.view("a");
+    let said = view.progress.expect("progress");
+    assert_eq!((said.percent, said.note.as_deref()), (Some(40), Some("page 4")));
+    assert_eq!(view.lease.and_then(|it| it.until), Some(at(110_000)));
+    shop.pass(at(109_999));
+    assert_eq!(shop.state("a"), State::Running);
+    shop.pass(at(110_000));
+    assert_eq!((shop.state("a"), shop.view("a").attempt), (State::Scheduled, 1));
+    shop.work(settle(&got[0], Outcome::Accept));
+    assert_eq!(shop.state("a"), State::Scheduled, "the ack comes too late");
+}
+
+#[test]
 fn queue_of_jobs_refuses_what_it_cannot_do() {
     let host = Host::new();
     let mut client = host.connect();

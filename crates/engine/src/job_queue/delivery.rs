@@ -50,11 +50,13 @@ impl JobQueue {
     /// Takes note of who gets the job.
     fn start(&mut self, started: Started, now: Timestamp, effects: &mut Vec<Effect>) {
         let Started { entry, fence, lease_end, .. } = started;
-        let Some((worker, seeker, overdue)) = self.taker(lease_end, now) else {
+        let Some((worker, seeker, timeout_ms)) = self.taker(lease_end) else {
             return self.put_back(started, now, effects);
         };
         let secret = self.chance.secret();
-        let run = Run { fence, secret, worker, delivery: None, candidate: None, overdue };
+        let overdue = timeout_ms.map(|it| now.plus_ms(it));
+        let (delivery, candidate) = (None, None);
+        let run = Run { fence, secret, worker, delivery, candidate, timeout_ms, overdue };
         overdue.map(|it| self.overdue.insert((it, entry)));
         self.tokens.insert(secret, entry);
         self.runs.insert(entry, run);
@@ -64,12 +66,8 @@ impl JobQueue {
         self.follow(&Cause::Started { is_leased }, now, effects);
     }
 
-    /// Who gets the next job, and until when it may take.
-    fn taker(
-        &mut self,
-        lease_end: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Option<(Worker, Seeker, Option<Timestamp>)> {
+    /// Who gets the next job, and how long it may take.
+    fn taker(&mut self, lease_end: Option<Timestamp>) -> Option<(Worker, Seeker, Option<u64>)> {
         if let Some(Fetch { session, channel, automatic }) = self.fetches.pop_front() {
             let worker = Worker::Connected { session, consumer: ConsumerNumber(0), automatic };
             return Some((worker, Seeker::Fetch { channel }, None));
@@ -82,11 +80,11 @@ impl JobQueue {
         let slot = self.consumers.take()?;
         let consumer = self.consumers.get(slot);
         let timeout_ms = consumer.timeout_ms.or(self.policy.consumer_timeout_ms);
-        let overdue = timeout_ms.filter(|it| 0 < *it).map(|it| now.plus_ms(it));
+        let timeout_ms = timeout_ms.filter(|it| 0 < *it);
         let (session, number, automatic) = (consumer.session, consumer.number, consumer.automatic);
         self.consumers.on_delivery(slot, 0);
         let worker = Worker::Connected { session, consumer: number, automatic };
-        Some((worker, Seeker::Consumer, overdue))
+        Some((worker, Seeker::Consumer, timeout_ms))
     }
 
     /// The credit that the job was for went to another queue meanwhile.

@@ -95,7 +95,15 @@ impl JobQueue {
     }
 
     fn restore_run(&mut self, entry: EntryId, fence: Fence, secret: u128, worker: Worker) {
-        let run = Run { fence, secret, worker, delivery: None, candidate: None, overdue: None };
+        let run = Run {
+            fence,
+            secret,
+            worker,
+            delivery: None,
+            candidate: None,
+            timeout_ms: None,
+            overdue: None,
+        };
         self.tokens.insert(secret, entry);
         self.runs.insert(entry, run);
     }

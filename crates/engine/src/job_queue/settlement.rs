@@ -201,7 +201,6 @@ impl JobQueue {
         effects: &mut Vec<Effect>,
     ) {
         let lease_ms = self.policy.jobs.as_ref().map_or(0, |it| it.lease_ms);
-        let timeout_ms = self.policy.consumer_timeout_ms.filter(|it| 0 < *it);
         let Some(run) = self.runs.get_mut(&entry) else { return };
         let extended = self.book.extend(entry, run.fence, by_ms.unwrap_or(lease_ms), now);
         if let Worker::Leasing { end, .. } = &mut run.worker
@@ -210,9 +209,8 @@ impl JobQueue {
             *end = until;
             self.mark(entry, effects);
         }
-        let run = self.runs.get_mut(&entry);
-        if let Some((run, timeout_ms)) = run.zip(timeout_ms)
-            && let Some(before) = run.overdue
+        if let Some(run) = self.runs.get_mut(&entry)
+            && let (Some(timeout_ms), Some(before)) = (run.timeout_ms, run.overdue)
         {
             self.overdue.remove(&(before, entry));
             let at = now.plus_ms(timeout_ms);
