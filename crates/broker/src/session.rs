@@ -352,6 +352,7 @@ impl SessionHandle {
     }
 
     /// A message that goes past every queue, to a requester or to the attempt at a job.
+    #[inline(never)]
     fn reply(&mut self, message: Arc<Message>, confirm: Option<(ChannelId, u64)>) {
         if message.routing_key().starts_with(JOB_PREFIX) {
             return self.answer_for_job(message, confirm);

@@ -229,8 +229,7 @@ impl State {
         let mut message = Some(message);
         for (at, queue) in queues.iter().enumerate() {
             let Some(held) = self.queues.get_mut(queue) else {
-                let own = message.clone();
-                if let Some(message) = own.filter(|_| self.jobs.contains_key(queue)) {
+                if let Some(message) = message.clone() {
                     let enqueue = Enqueue { message, place: kept, room, redelivered };
                     self.enqueue_job(*queue, enqueue, spilled, shared, now, aftermath);
                 }
@@ -615,6 +614,9 @@ impl State {
         }
         self.removed.clear();
         drop(appender);
+        if self.job_changes.is_empty() {
+            return Ok(());
+        }
         self.append_job_records(shared)
     }
 }

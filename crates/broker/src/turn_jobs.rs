@@ -54,7 +54,7 @@ impl State {
         self.insert_jobs(queue);
         self.effects = effects;
         let mut aftermath = Aftermath::default();
-        self.carry_out(id, shared, now, &mut aftermath);
+        self.carry_out_jobs(id, shared, now, &mut aftermath);
         debug_assert!(aftermath.is_empty(), "jobs that are put back ask for nothing");
     }
 
@@ -70,6 +70,7 @@ impl State {
     }
 
     /// A message has come to a queue of jobs. `enqueue.place` is for one that keeps it.
+    #[inline(never)]
     pub(crate) fn enqueue_job(
         &mut self,
         queue: QueueId,
@@ -86,7 +87,7 @@ impl State {
         let place = enqueue.place;
         held.apply(Command::Enqueue(enqueue), shared, now, &mut self.effects);
         self.arrive(place);
-        self.carry_out(queue, shared, now, aftermath);
+        self.carry_out_jobs(queue, shared, now, aftermath);
     }
 
     fn arrive(&mut self, place: Place) {
@@ -98,6 +99,7 @@ impl State {
     }
 
     /// Applies a command that plain queues know too. Returns whether there is such a queue.
+    #[inline(never)]
     pub(crate) fn apply_to_jobs(
         &mut self,
         queue: QueueId,
@@ -108,11 +110,12 @@ impl State {
     ) -> bool {
         let Some(held) = self.jobs.get_mut(&queue) else { return false };
         held.apply(command, shared, now, &mut self.effects);
-        self.carry_out(queue, shared, now, aftermath);
+        self.carry_out_jobs(queue, shared, now, aftermath);
         true
     }
 
     /// Carries out what only a queue of jobs is told.
+    #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "what every command has, and its own")]
     pub(crate) fn job(
         &mut self,
@@ -145,10 +148,23 @@ impl State {
         };
         held.ask(command, shared, now, &mut self.effects);
         self.arrive(place);
+        self.carry_out_jobs(queue, shared, now, aftermath);
+    }
+
+    // One caller more, so that the way of plain queues stays in one piece.
+    #[inline(never)]
+    fn carry_out_jobs(
+        &mut self,
+        queue: QueueId,
+        shared: &Shared,
+        now: Timestamp,
+        aftermath: &mut Aftermath,
+    ) {
         self.carry_out(queue, shared, now, aftermath);
     }
 
     /// Carries out an effect that only queues of jobs have.
+    #[inline(never)]
     pub(crate) fn carry_out_for_jobs(
         &mut self,
         queue: QueueId,
@@ -205,6 +221,7 @@ impl State {
     }
 
     /// The queue ends here, as a plain one does.
+    #[inline(never)]
     pub(crate) fn let_jobs_go(
         &mut self,
         queue: QueueId,
@@ -214,7 +231,7 @@ impl State {
     ) {
         let Some(held) = self.jobs.get_mut(&queue) else { return };
         held.apply(Command::Close, shared, now, &mut self.effects);
-        self.carry_out(queue, shared, now, aftermath);
+        self.carry_out_jobs(queue, shared, now, aftermath);
         let Some(mut held) = self.jobs.remove(&queue) else { return };
         held.leave_budget(shared);
         if let Some(at) = held.wake_at {
@@ -229,10 +246,8 @@ impl State {
     }
 
     /// Writes the state of every job that has changed in this turn.
+    #[inline(never)]
     pub(crate) fn append_job_records(&mut self, shared: &Shared) -> Result<(), LogError> {
-        if self.job_changes.is_empty() {
-            return Ok(());
-        }
         let mut payload = Vec::new();
         let mut appender = shared.log.begin()?;
         for (queue, entry) in std::mem::take(&mut self.job_changes) {

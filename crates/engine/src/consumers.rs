@@ -108,10 +108,12 @@ impl Consumers {
     }
 
     /// The consumer in a slot that is in use.
+    #[inline(always)]
     pub(crate) fn get(&self, slot: u32) -> &Consumer {
         self.slots[slot as usize].as_ref().expect("slots of consumers that ended are forgotten")
     }
 
+    #[inline(always)]
     fn get_mut(&mut self, slot: u32) -> &mut Consumer {
         self.slots[slot as usize].as_mut().expect("slots of consumers that ended are forgotten")
     }
@@ -206,6 +208,7 @@ impl Consumers {
         }
     }
 
+    #[inline(always)]
     fn unpark(&mut self, slot: u32) {
         let consumer = self.get_mut(slot);
         if std::mem::take(&mut consumer.parked) {
@@ -217,6 +220,7 @@ impl Consumers {
     }
 
     /// The consumer that would get the next message.
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<u32> {
         if self.single_active {
             let first = self.ranks.first_key_value().map(|(_, slot)| *slot)?;
@@ -244,6 +248,7 @@ impl Consumers {
     }
 
     /// The consumer that gets the next message; the shared credit it needs is taken.
+    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<u32> {
         loop {
             let slot = self.next()?;
@@ -266,6 +271,7 @@ impl Consumers {
     }
 
     /// It got a message that costs this much.
+    #[inline(always)]
     pub(crate) fn on_delivery(&mut self, slot: u32, octets: u64) {
         let consumer = self.get_mut(slot);
         consumer.credit -= octets.cast_signed();
@@ -280,6 +286,7 @@ impl Consumers {
     }
 
     /// One of its messages is settled.
+    #[inline(always)]
     pub(crate) fn on_settled(&mut self, slot: u32) {
         self.get_mut(slot).unsettled -= 1;
         self.unpark(slot);
