@@ -103,6 +103,7 @@ impl Consumers {
         self.len() == 1 && self.ranks.values().any(|it| self.get(*it).exclusive)
     }
 
+    #[inline]
     pub(crate) fn find(&self, session: SessionId, number: ConsumerNumber) -> Option<u32> {
         self.by_name.get(&(session, number)).copied()
     }
@@ -295,6 +296,7 @@ impl Consumers {
         }
     }
 
+    #[inline]
     pub(crate) fn add_credit(&mut self, slot: u32, octets: u64) {
         let consumer = self.get_mut(slot);
         consumer.credit = consumer.credit.saturating_add_unsigned(octets);

@@ -1,4 +1,5 @@
-//! A queue of jobs under random commands: what must hold whatever happens, and what a restart finds.
+//! A queue of jobs under random commands: what must hold whatever happens, and what a restart
+//! finds.
 
 use engine::{
     Command, Effect, Enqueue, JobCommand, JobQueue, Place, Restored, RestoredJob, Subscriber,
@@ -399,7 +400,11 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn whatever_happens_counts_agree_and_a_restart_finds_what_was_settled(

@@ -145,7 +145,7 @@ async fn a_caller_gets_the_answer_and_the_queue_keeps_it_over_a_restart() {
     assert_eq!(answer.data, b"answer");
     assert_eq!(answer.properties.correlation_id().as_ref().unwrap().as_str(), "c-1");
     assert_eq!(settled(&server, "job-1").await.state, State::Succeeded);
-    connection.close(200, "bye".into()).await.unwrap();
+    connection.close(200, "bye").await.unwrap();
     let server = TestServer::start_on(server.stop().await, &[]).await;
     let kept = result(&server, "job-1").await.unwrap();
     assert_eq!((&kept.body[..], kept.content_type), (&b"answer"[..], Some("text/plain".into())));
@@ -172,12 +172,12 @@ async fn a_proper_close_costs_no_attempt_and_a_dead_connection_does() {
     let first = server.connect().await;
     let mut jobs = consume(&open(&first).await, "q", false).await;
     assert_eq!(attempt(&next(&mut jobs).await), 1);
-    first.close(200, "bye".into()).await.unwrap();
+    first.close(200, "bye").await.unwrap();
     let second = server.connect().await;
     let worker = open(&second).await;
     let mut jobs = consume(&worker, "q", false).await;
     assert_eq!(attempt(&next(&mut jobs).await), 1);
-    worker.close(200, "bye".into()).await.unwrap();
+    worker.close(200, "bye").await.unwrap();
     let (address, passing) = proxy(server.address()).await;
     let third = TestServer::connect_to(address, "guest:guest").await.unwrap();
     let mut jobs = consume(&open(&third).await, "q", false).await;
@@ -219,7 +219,7 @@ async fn a_delay_outlives_a_restart() {
     publish(&channel, "q", durable("b").with_headers(table(&[("x-at", far)])), b"y").await;
     let due = view(&server, "a").await.at.unwrap();
     assert_eq!(view(&server, "b").await.state, State::Scheduled);
-    connection.close(200, "bye".into()).await.unwrap();
+    connection.close(200, "bye").await.unwrap();
     let server = TestServer::start_on(server.stop().await, &[]).await;
     assert_eq!(view(&server, "b").await.state, State::Scheduled);
     let connection = server.connect().await;
