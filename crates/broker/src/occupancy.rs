@@ -22,6 +22,7 @@ pub(crate) struct Messages {
 }
 
 impl Occupancy {
+    #[inline]
     pub(crate) fn arrive(&mut self, position: LogPosition) {
         let messages = self.segments.entry(position.segment()).or_default();
         messages.live += 1;
@@ -36,6 +37,7 @@ impl Occupancy {
     }
 
     /// So many notes in segment `at` speak about segment `about`.
+    #[inline]
     pub(crate) fn noted(&mut self, at: u32, about: u32, count: u64) {
         if at != about {
             *self.notes.entry(at).or_default().entry(about).or_default() += count;
@@ -47,6 +49,7 @@ impl Occupancy {
         self.segments.entry(segment).or_default().ever += ever;
     }
 
+    #[inline]
     pub(crate) fn leave(&mut self, position: LogPosition) {
         if let Some(messages) = self.segments.get_mut(&position.segment()) {
             debug_assert!(0 < messages.live, "what leaves had arrived");
@@ -55,6 +58,7 @@ impl Occupancy {
     }
 
     /// A note in segment `at` speaks about a message in segment `about`.
+    #[inline]
     pub(crate) fn note(&mut self, at: u32, about: u32) {
         self.noted(at, about, 1);
     }

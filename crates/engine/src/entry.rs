@@ -59,6 +59,7 @@ impl Entry {
         entry
     }
 
+    #[inline]
     pub(crate) fn place(&self) -> Place {
         let position = self.position;
         match self.packed & PLACES {
@@ -68,6 +69,7 @@ impl Entry {
         }
     }
 
+    #[inline]
     fn logged_end(&self) -> LogPosition {
         let more = (self.packed & SEGMENTS_MASK) >> SEGMENTS_SHIFT;
         let segment = u64::from(self.position.segment()) + more;
@@ -105,6 +107,7 @@ impl Entry {
     }
 
     /// Its position, if it survives a restart.
+    #[inline]
     pub(crate) fn kept_at(&self) -> Option<LogPosition> {
         (self.packed & LOGGED != 0).then_some(self.position)
     }
@@ -114,6 +117,7 @@ impl Entry {
     }
 
     /// Octets that its message costs in memory.
+    #[inline]
     pub(crate) fn resident(&self) -> u64 {
         self.message.as_ref().map_or(0, |it| it.size() + MESSAGE_OVERHEAD_BYTES)
     }

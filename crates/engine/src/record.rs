@@ -101,6 +101,7 @@ pub enum RecordError {
 }
 
 /// Appends a number, the smaller the shorter.
+#[inline]
 pub fn put(out: &mut Vec<u8>, mut number: u64) {
     // LEB128: most numbers here are small.
     while 0x80 <= number {

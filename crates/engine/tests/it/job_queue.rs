@@ -174,10 +174,10 @@ impl World {
         };
         let properties = Properties {
             headers: Some(Table(headers)),
-            message_id: (draw % 5 != 1 && draw % 3 != 0)
+            message_id: (draw % 5 != 1 && !draw.is_multiple_of(3))
                 .then(|| format!("m{}", draw / 32 % 20).into()),
-            expiration: (draw % 11 == 0).then(|| "4000".into()),
-            reply_to: (draw % 2 == 0).then(|| "answers".into()),
+            expiration: (draw.is_multiple_of(11)).then(|| "4000".into()),
+            reply_to: (draw.is_multiple_of(2)).then(|| "answers".into()),
             ..Properties::default()
         };
         let message = Message::new("", "q", &properties.encoded(), &draw.to_le_bytes()[..1]);
@@ -191,7 +191,7 @@ impl World {
                 Place::Log { position, end: LogPosition(position.0 + 50) }
             }
         };
-        let room = draw % 3 != 0;
+        let room = !draw.is_multiple_of(3);
         self.apply(Command::Enqueue(Enqueue { message, place, room, redelivered: false }));
     }
 
@@ -200,7 +200,7 @@ impl World {
             return;
         }
         let (session, entry, address) = self.held.swap_remove(draw as usize % self.held.len());
-        if draw % 3 == 0 {
+        if draw.is_multiple_of(3) {
             self.answer(&address, draw);
         }
         let outcome = match draw / 8 % 6 {
@@ -216,13 +216,13 @@ impl World {
     fn answer(&mut self, address: &str, draw: u64) {
         let text = address.strip_prefix(model::job::JOB_PREFIX).expect("a token");
         let token = Token::parse(text).expect("a token");
-        let problem = draw % 4 == 0;
+        let problem = draw.is_multiple_of(4);
         let properties = Properties {
             content_type: problem.then(|| "application/problem+json".into()),
-            kind: (draw % 7 == 0).then(|| "progress".into()),
+            kind: (draw.is_multiple_of(7)).then(|| "progress".into()),
             ..Properties::default()
         };
-        let body = if draw % 8 == 0 { &br#"{"retryable":true}"#[..] } else { b"{}" };
+        let body = if draw.is_multiple_of(8) { &br#"{"retryable":true}"#[..] } else { b"{}" };
         let message = Arc::new(Message::new("", address, &properties.encoded(), body));
         let mut effects = Vec::new();
         let command = JobCommand::Answer { secret: token.secret, message };
@@ -253,7 +253,7 @@ impl World {
         let queue = Some(Name::new("q"));
         let result = JobResult { body: vec![1; 9].into(), ..JobResult::default() };
         let verdict = match draw % 3 {
-            0 => JobVerdict::Rejected { retryable: draw % 2 == 0, retry_after_ms: None },
+            0 => JobVerdict::Rejected { retryable: draw.is_multiple_of(2), retry_after_ms: None },
             _ => JobVerdict::Fulfilled,
         };
         self.ask(match draw / 3 % 11 {
@@ -264,7 +264,7 @@ impl World {
             6 => JobAsk::Cancel { queue, id: id() },
             7 => JobAsk::Retry { queue, id: id() },
             8 => {
-                let at = (draw % 2 == 0).then(|| self.now.plus_ms(draw % 4_000));
+                let at = (draw.is_multiple_of(2)).then(|| self.now.plus_ms(draw % 4_000));
                 JobAsk::Patch { queue, id: id(), priority: Some(draw as u8), at }
             }
             9 => JobAsk::Wait { queue, id: id(), until: Until::Settled },
@@ -282,22 +282,22 @@ impl World {
                 session: SessionId(1 + rest % 3),
                 channel: CHANNEL,
                 consumer: ConsumerNumber((rest / 3 % 2) as u32 + 1),
-                automatic: rest % 5 == 0,
+                automatic: rest.is_multiple_of(5),
                 exclusive: false,
                 priority: 0,
                 prefetch: (rest % 4) as u32,
                 shared: None,
-                timeout_ms: (rest % 2 == 0).then_some(2_000),
+                timeout_ms: (rest.is_multiple_of(2)).then_some(2_000),
             })),
             60..64 => self.apply(Command::Fetch {
                 session: SessionId(1 + rest % 3),
                 channel: CHANNEL,
-                automatic: rest % 2 == 0,
+                automatic: rest.is_multiple_of(2),
             }),
             64..66 => {
                 let session = SessionId(1 + rest % 3);
                 self.held.retain(|it| it.0 != session);
-                self.apply(Command::EndSession { session, is_orderly: rest % 2 == 0 });
+                self.apply(Command::EndSession { session, is_orderly: rest.is_multiple_of(2) });
             }
             66..76 => {
                 self.now = self.now.plus_ms(rest % 3_000);
