@@ -260,3 +260,27 @@ async fn many_jobs_are_submitted_at_once_and_found_in_their_order() {
     let lease = send(&server, "POST /v1/queues/emails/leases", LOGIN, "").await;
     assert_eq!((header(&lease, "job-id"), body(&lease)), ("j0", "0"));
 }
+
+/// Jobs do not go to workers that have hung up while they waited. One that hangs up at the very
+/// moment may get one all the same, as over any network.
+#[tokio::test]
+async fn workers_that_have_gone_get_no_job() {
+    let server = start_with_jobs().await;
+    let parked = format!("{LOGIN}Prefer: wait=100\r\n");
+    let head = "POST /v1/queues/emails/leases HTTP/1.1\r\nHost: localhost\r\n";
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(server.http_address()).await.unwrap();
+        socket.write_all(format!("{head}{parked}\r\n").as_bytes()).await.unwrap();
+    }
+    let submit = "POST /v1/queues/emails/jobs";
+    for attempt in 1.. {
+        assert!(attempt < 10, "most of twenty workers that have gone got a job");
+        check(&send(&server, submit, LOGIN, "x").await, 202, "");
+        let wait = format!("{LOGIN}Prefer: wait=1\r\n");
+        let lease = send(&server, "POST /v1/queues/emails/leases", &wait, "").await;
+        if lease.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        check(&lease, 204, "");
+    }
+}
