@@ -360,7 +360,18 @@ impl State {
                 }
                 Effect::WakeAt(at) => self.wake_at(queue, at),
                 Effect::Unused | Effect::Expired => over = true,
-                other => self.carry_out_for_jobs(queue, other, shared, now, aftermath),
+                Effect::TellDurable { session, notice } => {
+                    self.tells.push((session, Notice::Job(notice), After::Turn));
+                }
+                Effect::JobChanged { entry } => drop(self.job_changes.insert((queue, entry))),
+                Effect::RecordGone { position } => self.occupancy.leave(position),
+                Effect::Forward { message } => {
+                    self.forward_answer(queue, message, shared, now, aftermath);
+                }
+                Effect::ReadResult { session, notice, position } => {
+                    let shard = self.shard;
+                    aftermath.loads.push(Load::Result { shard, session, notice, position });
+                }
             }
         }
         self.effects = effects;

@@ -2,14 +2,14 @@
 
 use crate::{
     dead_letters,
-    hand_over::{After, Aftermath, Load, ShardCommand},
+    hand_over::{Aftermath, ShardCommand},
     held_jobs::HeldJobs,
     restore::RestoredQueues,
     shared::Shared,
     turn::State,
 };
 use engine::{
-    Command, Depth, Effect, Enqueue, JobCommand, JobQueue, Place,
+    Command, Depth, Enqueue, JobCommand, JobQueue, Place,
     job::Token,
     record::{self, kind},
 };
@@ -163,38 +163,10 @@ impl State {
         self.carry_out(queue, shared, now, aftermath);
     }
 
-    /// Carries out an effect that only queues of jobs have.
-    #[inline(never)]
-    pub(crate) fn carry_out_for_jobs(
-        &mut self,
-        queue: QueueId,
-        effect: Effect,
-        shared: &Shared,
-        now: Timestamp,
-        aftermath: &mut Aftermath,
-    ) {
-        match effect {
-            Effect::TellDurable { session, notice } => {
-                self.tells.push((session, Notice::Job(notice), After::Turn));
-            }
-            Effect::JobChanged { entry } => {
-                self.job_changes.insert((queue, entry));
-            }
-            Effect::RecordGone { position } => self.occupancy.leave(position),
-            Effect::Forward { message } => {
-                self.forward_answer(queue, message, shared, now, aftermath);
-            }
-            Effect::ReadResult { session, notice, position } => {
-                let shard = self.shard;
-                aftermath.loads.push(Load::Result { shard, session, notice, position });
-            }
-            other => unreachable!("an effect of every queue is carried out for all: {other:?}"),
-        }
-    }
-
     /// A copy of a worker's answer goes where the submitter wants it: to the session that asks, to
     /// another attempt, or to a queue.
-    fn forward_answer(
+    #[inline(never)]
+    pub(crate) fn forward_answer(
         &mut self,
         queue: QueueId,
         message: Arc<Message>,
